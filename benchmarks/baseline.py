@@ -93,5 +93,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--url", required=True)
     parser.add_argument("--engine", type=EngineKind, required=True)
-    given = parser.parse_args()
-    serve(given.port, given.url, given.engine)
+    arguments = parser.parse_args()
+    serve(arguments.port, arguments.url, arguments.engine)

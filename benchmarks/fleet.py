@@ -57,18 +57,18 @@ def main() -> None:
         help="RoleBasedGroups behind a slow API server (%(default)s; 0: leave it out)",
     )
     parser.add_argument("--no-plans", action="store_true", help="leave out the passes over 2,000 LoraAdapters")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {load}", flush=True)
-    if not given.no_plans:
+    if not arguments.no_plans:
         plans.in_processes()
-    for measure, number in ((one_on_many, given.pods), (many_on_many, given.adapters)):
+    for measure, number in ((one_on_many, arguments.pods), (many_on_many, arguments.adapters)):
         if number:
-            with environment(number) as there:
-                asyncio.run(measure(there, number))
-    if given.groups:
+            with environment(number) as fleet:
+                asyncio.run(measure(fleet, number))
+    if arguments.groups:
         with groups.operator_behind_delay() as (plane, operator):
-            asyncio.run(measure_groups(plane, operator, given.groups))
+            asyncio.run(measure_groups(plane, operator, arguments.groups))
 
 
 async def measure_groups(plane: ControlPlane, operator: OperatorProcess, number: int) -> None:
@@ -133,26 +133,26 @@ def environment(pods: int) -> Iterator[Environment]:
                 print(f"operator: {line}")
 
 
-async def one_on_many(there: Environment, pods: int) -> None:
+async def one_on_many(fleet: Environment, pods: int) -> None:
     """One LoraAdapter on so many pods."""
-    async with connected(there.plane) as cluster:
-        await make_pods(cluster, there, pods)
-        await followed(there, pods)
-        idle, _ = there.memory()
-        cpu, began = there.cpu(), time.monotonic()
+    async with connected(fleet.plane) as cluster:
+        await make_pods(cluster, fleet, pods)
+        await followed(fleet, pods)
+        idle, _ = fleet.memory()
+        cpu, began = fleet.cpu(), time.monotonic()
         await asyncio.sleep(10)
-        resting = (there.cpu() - cpu) / (time.monotonic() - began)
+        resting = (fleet.cpu() - cpu) / (time.monotonic() - began)
         statuses = Statuses(cluster)
         async with statuses.watching():
-            cpu, began = there.cpu(), time.monotonic()
+            cpu, began = fleet.cpu(), time.monotonic()
             await cluster.create(LORA_ADAPTER, lora_adapter("one"), NAMESPACE)
-            took = await statuses.until(lambda: statuses.ready("one") == pods) - began
+            elapsed = await statuses.until(lambda: statuses.ready("one") == pods) - began
             await labelled(cluster, pods, began)
             marked = time.monotonic() - began
-            used = there.cpu() - cpu
-        now, most = there.memory()
+            used = fleet.cpu() - cpu
+        now, most = fleet.memory()
         print(f"\none LoraAdapter on {pods} pods")
-        print(f"  ready on all of them in the status after: {took:.1f} s")
+        print(f"  ready on all of them in the status after: {elapsed:.1f} s")
         print(f"  all of them labelled after: {marked:.1f} s")
         print(f"  status writes: {statuses.writes()}, most in any second: {statuses.most_in_a_second()}")
         print(
@@ -161,37 +161,39 @@ async def one_on_many(there: Environment, pods: int) -> None:
         print(f"  operator, nothing happening: {resting:.0%} of a core")
 
 
-async def many_on_many(there: Environment, number: int) -> None:
+async def many_on_many(fleet: Environment, number: int) -> None:
     """So many LoraAdapters with three replicas each on as many pods, then one pod lost."""
-    async with connected(there.plane) as cluster:
-        await make_pods(cluster, there, number)
-        await followed(there, number)
-        names = [f"adapter-{one}" for one in range(number)]
+    async with connected(fleet.plane) as cluster:
+        await make_pods(cluster, fleet, number)
+        await followed(fleet, number)
+        names = [f"adapter-{index}" for index in range(number)]
         statuses = Statuses(cluster)
         async with statuses.watching():
             began = time.monotonic()
-            await some_at_once(cluster.create(LORA_ADAPTER, lora_adapter(one, replicas=3), NAMESPACE) for one in names)
-            took = await statuses.until(lambda: all(statuses.ready(one) == 3 for one in names)) - began
-            before = {one: statuses.pods(one) for one in names}
+            await some_at_once(
+                cluster.create(LORA_ADAPTER, lora_adapter(name, replicas=3), NAMESPACE) for name in names
+            )
+            elapsed = await statuses.until(lambda: all(statuses.ready(name) == 3 for name in names)) - began
+            before = {name: statuses.pods(name) for name in names}
             lost = max(set().union(*before.values()), key=lambda pod: sum(pod in each for each in before.values()))
-            on_it = {one for one in names if lost in before[one]}
+            on_it = {name for name in names if lost in before[name]}
             crowded = max(sum(f"pod-{pod}" in each for each in before.values()) for pod in range(number))
             began = time.monotonic()
             async with httpx.AsyncClient() as http:
                 where = address(int(lost.removeprefix("pod-")))
-                url = f"http://{address(0)}:{there.port}/simulated/kill"
+                url = f"http://{address(0)}:{fleet.port}/simulated/kill"
                 (await http.post(url, params={"address": where})).raise_for_status()
-            there.plane.kubectl("-n", NAMESPACE, "delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
+            fleet.plane.kubectl("-n", NAMESPACE, "delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
 
             def recovered() -> bool:
-                return all(statuses.ready(one) == 3 and lost not in statuses.pods(one) for one in names)
+                return all(statuses.ready(name) == 3 and lost not in statuses.pods(name) for name in names)
 
             again = await statuses.until(recovered) - began
-            moved = {one for one in names if statuses.pods(one) != before[one]}
-            kept = all(before[one] - {lost} <= statuses.pods(one) for one in names)
-        _, most = there.memory()
+            moved = {name for name in names if statuses.pods(name) != before[name]}
+            kept = all(before[name] - {lost} <= statuses.pods(name) for name in names)
+        _, most = fleet.memory()
         print(f"\n{number} LoraAdapters, replicas 3, on {number} pods (at most {crowded} on one)")
-        print(f"  all ready in their statuses after: {took:.1f} s")
+        print(f"  all ready in their statuses after: {elapsed:.1f} s")
         print(f"  a pod with {len(on_it)} of them lost: all ready again after {again:.1f} s")
         print(f"  moved: {len(moved)}, all of that pod: {moved == on_it}, nothing else of them moved: {kept}")
         print(f"  most status writes of one object in any second: {statuses.most_in_a_second()}")
@@ -233,7 +235,7 @@ class Statuses:
     def pods(self, name: str) -> set[str]:
         """Return the pods that it is loaded on."""
         instances = self.now.get(name, {}).get("instances") or []
-        return {one["pod"] for one in instances if one["state"] == "Loaded"}
+        return {instance["pod"] for instance in instances if instance["state"] == "Loaded"}
 
     def writes(self) -> int:
         """Return how many writes there were."""
@@ -242,7 +244,7 @@ class Statuses:
     def most_in_a_second(self) -> int:
         """Return the most writes of one object within a second, less the 10 ms by which news may be late."""
         return max(
-            (sum(0 <= other - one < 0.99 for other in times) for times in self.times.values() for one in times),
+            (sum(0 <= other - moment < 0.99 for other in times) for times in self.times.values() for moment in times),
             default=0,
         )
 
@@ -270,11 +272,11 @@ def lora_adapter(name: str, **spec: Any) -> Object:
     }
 
 
-async def make_pods(cluster: KubeClient, there: Environment, number: int) -> None:
+async def make_pods(cluster: KubeClient, fleet: Environment, number: int) -> None:
     """Create pods that run, ten a node, with what pods of Kubernetes carry."""
 
-    async def one(index: int) -> None:
-        port = {"name": "patio", "containerPort": there.port}
+    async def make_pod(index: int) -> None:
+        port = {"name": "patio", "containerPort": fleet.port}
         variables = [{"name": f"VARIABLE_{each}", "value": "x" * 40} for each in range(30)]
         body: Object = {
             "apiVersion": "v1",
@@ -292,14 +294,14 @@ async def make_pods(cluster: KubeClient, there: Environment, number: int) -> Non
         status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [ready]}
         await cluster.merge(POD, f"pod-{index}", NAMESPACE, {"status": status}, "status")
 
-    await some_at_once(one(index) for index in range(number))
+    await some_at_once(make_pod(index) for index in range(number))
 
 
-async def followed(there: Environment, number: int) -> None:
+async def followed(fleet: Environment, number: int) -> None:
     """Wait until each sidecar has a long-poll."""
     async with asyncio.timeout(DEADLINE):
-        while (found := _established(there.port)) < number:
-            if there.operator.poll() is not None:
+        while (found := _established(fleet.port)) < number:
+            if fleet.operator.poll() is not None:
                 raise SystemExit("the operator ended")
             await asyncio.sleep(0.5)
     print(f"  ({found} long-polls)", flush=True)
@@ -319,11 +321,11 @@ async def some_at_once(work: Any) -> None:
     """Await all, some at a time."""
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(coroutine: Any) -> None:
+    async def limited(coroutine: Any) -> None:
         async with slots:
             await coroutine
 
-    await asyncio.gather(*(one(coroutine) for coroutine in work))
+    await asyncio.gather(*(limited(coroutine) for coroutine in work))
 
 
 @contextlib.asynccontextmanager

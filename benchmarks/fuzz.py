@@ -88,7 +88,7 @@ def broken_law(text: bytes, case: Case, counted: Counted) -> str | None:
 
 def _foreign_value(original: bytes, added: bytes, case: Case) -> str | None:
     """Every renamed sample is a line of the engine's: what follows the labels is the same, byte for byte."""
-    said = {(match[1], match[2]) for match in map(_LINE.match, _stripped(original)) if match}
+    engine_values = {(match[1], match[2]) for match in map(_LINE.match, _stripped(original)) if match}
     renames = {
         row.name: [source for source in SOURCES[case.engine].get(row.name, ()) if isinstance(source, str)]
         for row in STANDARD
@@ -103,7 +103,7 @@ def _foreign_value(original: bytes, added: bytes, case: Case) -> str | None:
             if sources and standard.startswith(row) and suffix in ("", "_bucket", "_sum", "_count", "_created"):
                 if row == "model_context_tokens" and match[2] == b"512.0":
                     break
-                if not any((f"{source}{suffix}".encode(), match[2]) in said for source in sources):
+                if not any((f"{source}{suffix}".encode(), match[2]) in engine_values for source in sources):
                     return f"a value that the engine did not give: {line.decode(errors='replace')}"
     return None
 
@@ -141,11 +141,11 @@ def inputs(number: int, seed: int) -> Iterator[tuple[int, bytes, Case]]:
     """Return so many texts, each with the way in which it is to be rewritten."""
     ways = cases()
     families = {form: recorded(form is Format.OPENMETRICS) for form in Format}
-    for one in range(number):
-        case = ways[one % len(ways)]
+    for index in range(number):
+        case = ways[index % len(ways)]
         end = b"# EOF\n" if case.rules.form is Format.OPENMETRICS else b""
         # A generator for each, so that one text can be made again without those before it.
-        yield one, hostile(random.Random(f"{seed}/{one}"), families[case.rules.form], end), case
+        yield index, hostile(random.Random(f"{seed}/{index}"), families[case.rules.form], end), case
 
 
 def main() -> int:
@@ -153,16 +153,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=4)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     counted = Counted()
     began = time.monotonic()
-    for number, text, case in inputs(given.inputs, given.seed):
+    for number, text, case in inputs(arguments.inputs, arguments.seed):
         broken = broken_law(text, case, counted)
         if broken is not None:
-            print(f"input {number} of seed {given.seed}, {case.engine}, {case.rules.form.name}: {broken}\n{text!r}")
+            print(f"input {number} of seed {arguments.seed}, {case.engine}, {case.rules.form.name}: {broken}\n{text!r}")
             return 1
-    took = time.monotonic() - began
-    print(f"{counted.texts:,} inputs, {counted.parsed:,} of them valid, no law broken, {took:.0f} s, seed {given.seed}")
+    elapsed = time.monotonic() - began
+    print(
+        f"{counted.texts:,} inputs, {counted.parsed:,} of them valid, no law broken, {elapsed:.0f} s, "
+        f"seed {arguments.seed}"
+    )
     return 0
 
 

@@ -90,14 +90,14 @@ def fuzz(url: str, cases: int, chosen: int) -> int:
     sent = 0
     while sent < cases:
         each = -(-(cases - sent) // len(varied))
-        counts = {one: _fuzz_one(*one, max(each, 2), chosen) for one in varied}
+        counts = {variant: _fuzz_operation(*variant, max(each, 2), chosen) for variant in varied}
         sent += sum(counts.values())
         chosen += 1
-        varied = [one for one in varied if counts[one] > 1]
+        varied = [variant for variant in varied if counts[variant] > 1]
     return sent
 
 
-def _fuzz_one(operation: Any, mode: GenerationMode, cases: int, chosen: int) -> int:
+def _fuzz_operation(operation: Any, mode: GenerationMode, cases: int, chosen: int) -> int:
     sent = 0
 
     @seed(chosen)
@@ -110,8 +110,8 @@ def _fuzz_one(operation: Any, mode: GenerationMode, cases: int, chosen: int) -> 
         # Over loopback what changes something comes as JSON, also where it has no body.
         response = case.call(headers={"content-type": "application/json"} if case.method == "DELETE" else None)
         status = response.status_code
-        asked = f"{case.method} {case.formatted_path} answered {status}: {response.text[:500]}"
-        assert status < 500 or status in OTHERS_WORDS, asked
+        exchange = f"{case.method} {case.formatted_path} answered {status}: {response.text[:500]}"
+        assert status < 500 or status in OTHERS_WORDS, exchange
         if status >= 400 and case.formatted_path != "/ready":
             ErrorBody.model_validate_json(response.content)
         if status not in (404, 405):  # what the client made of a hostile path may be another route, or none
@@ -128,9 +128,9 @@ def _shorten(case: schemathesis.Case[Any]) -> None:
     for part in (body, case.query):
         if isinstance(part, dict):
             for name in ("wait", "timeout"):
-                asked: Any = part.get(name)
-                if isinstance(asked, int | float) and not isinstance(asked, bool):
-                    part[name] = min(asked, SHORT)
+                value: Any = part.get(name)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    part[name] = min(value, SHORT)
     if isinstance(body, dict) and "source" in body:
         body["async_download"] = True
 

@@ -382,24 +382,26 @@ async def fuzz_process(address: str, port: int, count: int, chosen: int) -> Answ
     answers = Answers()
     settings = Settings(docs=True)
     attempts = Attempts(routes_of(assemble(settings, Store(None), httpx.AsyncClient(), asyncio.Event()).app))
-    told = 0
+    report_at = 0
 
     async def worker(number: int) -> None:
-        nonlocal told
+        nonlocal report_at
         own = random.Random(chosen * 1000 + number)
         while answers.total < count:
             batch = [attempts.make(own) for _ in range(10)]
-            sent = b"".join(written(one, own, last=one is batch[-1]) for one in batch)
+            sent = b"".join(written(attempt, own, last=attempt is batch[-1]) for attempt in batch)
             if own.random() < 0.02:
                 sent = own.randbytes(own.randrange(1, 300)) + sent
             got = await _exchange(address, port, sent)
             for status in STATUS.findall(got):
                 answers.statuses[int(status)] += 1
             if re.search(rb"HTTP/1\.1 50[0-24-9] ", got):
-                raise AssertionError(f"a 500 among the answers to {[str(one) for one in batch]}: {got[:3000]!r}")
-            if number == 0 and answers.total >= told:
+                raise AssertionError(
+                    f"a 500 among the answers to {[str(attempt) for attempt in batch]}: {got[:3000]!r}"
+                )
+            if number == 0 and answers.total >= report_at:
                 print(f"  {answers.total} answered", file=sys.stderr)
-                told = answers.total + max(1, count // 5)
+                report_at = answers.total + max(1, count // 5)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(16):

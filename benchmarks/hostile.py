@@ -223,18 +223,18 @@ def _eof(text: bytes, rng: random.Random) -> bytes:
 
 def _lines(text: bytes, rng: random.Random) -> bytes:
     lines = text.split(b"\n")
-    one, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+    first, other = rng.randrange(len(lines)), rng.randrange(len(lines))
     what = rng.choice(("swap", "double", "drop", "indent", "blank", "comment"))
     if what == "swap":
-        lines[one], lines[other] = lines[other], lines[one]
+        lines[first], lines[other] = lines[other], lines[first]
     elif what == "double":
-        lines.insert(other, lines[one])
+        lines.insert(other, lines[first])
     elif what == "drop":
-        del lines[one]
+        del lines[first]
     elif what == "indent":
-        lines[one] = b"  " + lines[one] + b" "
+        lines[first] = b"  " + lines[first] + b" "
     else:
-        lines.insert(one, b"" if what == "blank" else b"# a comment about vllm:num_requests_running{} 1")
+        lines.insert(first, b"" if what == "blank" else b"# a comment about vllm:num_requests_running{} 1")
     return b"\n".join(lines)
 
 

@@ -28,7 +28,7 @@ from engine_double.samples import write_adapter
 
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 AT_ONCE = 8
-"""Loads that the bare client has under way."""
+"""Loads that the bare client has in progress."""
 LONGEST = 240.0
 IDLE_SECONDS = 5.0
 
@@ -53,10 +53,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapters", type=int, action="append", help="on the pod; may be repeated (100, 1000)")
     parser.add_argument("--engine", choices=("vllm", "sglang"), action="append", help="(both)")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
-    for engine in given.engine or ("vllm", "sglang"):
-        for number in given.adapters or (100, 1_000):
+    for engine in arguments.engine or ("vllm", "sglang"):
+        for number in arguments.adapters or (100, 1_000):
             with tempfile.TemporaryDirectory() as folder:
                 found = measure(engine, number, Path(folder))
             rows.append(
@@ -72,30 +72,30 @@ def main() -> None:
 
 def measure(engine: str, number: int, folder: Path) -> Found:
     """Load so many adapters by a bare client, then by a sidecar beside a fresh engine."""
-    paths = {f"a{one}": str(write_adapter(folder / f"a{one}")) for one in range(number)}
+    paths = {f"a{index}": str(write_adapter(folder / f"a{index}")) for index in range(number)}
     with double(engine) as port:
         alone = asyncio.run(load_all(f"http://127.0.0.1:{port}{LOAD[engine]}", paths))
     required = json.dumps([{"lora_name": name, "lora_path": path, "revision": "1"} for name, path in paths.items()])
     with double(engine) as port:
-        ours, told = free_port(), folder / "told.json"
+        sidecar_port, report_file = free_port(), folder / "report.json"
         command = (
-            *(sys.executable, "-m", "benchmarks.watched_sidecar", str(told), "--host", "127.0.0.1"),
-            *("--port", str(ours), "--engine", engine, "--engine-base-url", f"http://127.0.0.1:{port}"),
+            *(sys.executable, "-m", "benchmarks.watched_sidecar", str(report_file), "--host", "127.0.0.1"),
+            *("--port", str(sidecar_port), "--engine", engine, "--engine-base-url", f"http://127.0.0.1:{port}"),
         )
         variables = {"PATIO_STATE_FILE": str(folder / "state.json"), "PATIO_REQUIRED_ADAPTERS": required}
         with subprocess.Popen(
             command, env={**os.environ, **variables}, cwd=ROOT, stderr=(folder / "log").open("wb")
         ) as sidecar:
             began = time.monotonic()
-            healthy(ours, sidecar)
+            healthy(sidecar_port, sidecar)
             sidecar.send_signal(signal.SIGUSR1)
-            loaded, answers = asyncio.run(until_loaded(ours, number))
+            loaded, answers = asyncio.run(until_loaded(sidecar_port, number))
             ready, used = time.monotonic() - began, cpu(sidecar.pid)
             time.sleep(IDLE_SECONDS)
             idle = (cpu(sidecar.pid) - used) / IDLE_SECONDS
             memory = resident(sidecar.pid)
             sidecar.terminate()
-        held = json.loads(told.read_text())
+        held = json.loads(report_file.read_text())
     return Found(alone, ready, loaded, used, idle, memory, answers, held["longest"], held["longest_cpu"])
 
 
@@ -104,12 +104,12 @@ async def load_all(url: str, paths: dict[str, str]) -> float:
     turn = asyncio.Semaphore(AT_ONCE)
     began = time.monotonic()
 
-    async def one(http: httpx.AsyncClient, name: str, path: str) -> None:
+    async def load(http: httpx.AsyncClient, name: str, path: str) -> None:
         async with turn:
             (await http.post(url, json={"lora_name": name, "lora_path": path}, timeout=60)).raise_for_status()
 
     async with httpx.AsyncClient() as http:
-        await asyncio.gather(*(one(http, name, path) for name, path in paths.items()))
+        await asyncio.gather(*(load(http, name, path) for name, path in paths.items()))
     return time.monotonic() - began
 
 

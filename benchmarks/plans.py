@@ -86,9 +86,9 @@ class Fleet:
     def pod(self, number: int) -> Object:
         """Return a pod as the API server has it, labelled."""
         labels = {"app": f"app-{number % self.apps}", "patio.dev/injected": "true"}
-        for one in self.of_pod(number):
-            labels[f"lora.patio.dev/adapter-{one}"] = "loaded"
-            labels[f"owner.lora.patio.dev/00000000-0000-0000-0000-{one:012}"] = f"adapter-{one}"
+        for adapter in self.of_pod(number):
+            labels[f"lora.patio.dev/adapter-{adapter}"] = "loaded"
+            labels[f"owner.lora.patio.dev/00000000-0000-0000-0000-{adapter:012}"] = f"adapter-{adapter}"
         ports = [{"name": "patio", "containerPort": 9091}]
         return {
             "metadata": {
@@ -110,22 +110,22 @@ class Fleet:
         """Return what a pod's sidecar says."""
         adapters = [
             {
-                "lora_name": f"adapter-{one}",
-                "lora_path": f"/var/lib/patio/adapters/{one}",
-                "source": f"s3://adapters/team/adapter-{one}/3",
-                "owner": f"LoraAdapter/{NAMESPACE}/adapter-{one}",
-                "revision": revisions[one],
-                "held_revision": revisions[one],
+                "lora_name": f"adapter-{index}",
+                "lora_path": f"/var/lib/patio/adapters/{index}",
+                "source": f"s3://adapters/team/adapter-{index}/3",
+                "owner": f"LoraAdapter/{NAMESPACE}/adapter-{index}",
+                "revision": revisions[index],
+                "held_revision": revisions[index],
                 "state": "Loaded",
                 "reason": "Loaded",
                 "message": "",
                 "attempts": 1,
                 "since": 1.7e9 + number,
             }
-            for one in self.of_pod(number)
+            for index in self.of_pod(number)
         ]
-        told = {"revision": f"r-{number}", "engine": "vllm", "engine_ready": True, "base_models": ["qwen"]}
-        return json.dumps(told | {"adapters": adapters}).encode()
+        body = {"revision": f"r-{number}", "engine": "vllm", "engine_ready": True, "base_models": ["qwen"]}
+        return json.dumps(body | {"adapters": adapters}).encode()
 
     # What the shells ask of a `Cluster`.
 
@@ -135,7 +135,7 @@ class Fleet:
         make, number = made.get(kind, (self.adapter, 0))
         for start in range(0, number, 100):
             await asyncio.sleep(0)
-            yield [make(one) for one in range(start, min(start + 100, number))], "5"
+            yield [make(index) for index in range(start, min(start + 100, number))], "5"
         if not number:
             yield [], "5"
 
@@ -212,12 +212,12 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
     """Measure one case."""
     fleet = Fleet(adapters, pods, of_each)
     known = Caches(cast("KubeClient", fleet))
-    tasks = [asyncio.create_task(one) for one in known.watches()]
+    tasks = [asyncio.create_task(watch) for watch in known.watches()]
     while not (known.pods.synced_in(NAMESPACE) and known.adapters.synced_in(NAMESPACE)):  # noqa: ASYNC110 - a benchmark's own setting up
         await asyncio.sleep(0.01)
     revisions = {
-        int(one.adapter.metadata.name.removeprefix("adapter-")): source_revision(one.adapter)
-        for one in known.adapters.all(NAMESPACE)
+        int(cached.adapter.metadata.name.removeprefix("adapter-")): source_revision(cached.adapter)
+        for cached in known.adapters.all(NAMESPACE)
     }
     views = {
         f"pod-{number}": Observation(read_answer(fleet.answer(number, revisions)), ever_answered=True)
@@ -247,11 +247,12 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
         began, cpu = time.perf_counter(), time.process_time()
         async with watched_loop(held):
             await reconciler.reconcile((NAMESPACE,))
-        took, used = time.perf_counter() - began, time.process_time() - cpu
+        elapsed, used = time.perf_counter() - began, time.process_time() - cpu
         what = "first pass, all statuses written" if number == 0 else "a pass, nothing changed"
-        wall, of_cpu = (max(one[which] for one in held) * 1000 for which in (0, 1))
+        wall, of_cpu = (max(span[which] for span in held) * 1000 for which in (0, 1))
         print(
-            f"  {what}: {took:.2f} s, {used:.2f} s of CPU; the loop held {wall:.0f} ms at most, {of_cpu:.0f} ms of CPU"
+            f"  {what}: {elapsed:.2f} s, {used:.2f} s of CPU; the loop held {wall:.0f} ms at most, "
+            f"{of_cpu:.0f} ms of CPU"
         )
     assert orders.given == 0, "what is there is as declared"
     now, most = memory()
@@ -285,9 +286,9 @@ def main() -> None:
     """Measure one case, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", type=int, nargs="*", help="LoraAdapters, pods, pods that each selects")
-    given = parser.parse_args()
-    if given.case:
-        asyncio.run(measure(*given.case))
+    arguments = parser.parse_args()
+    if arguments.case:
+        asyncio.run(measure(*arguments.case))
     else:
         in_processes()
 

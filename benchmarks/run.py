@@ -54,16 +54,16 @@ def main() -> None:
     parser.add_argument("--only", choices=("transform", "http", "memory", "start"), action="append")
     parser.add_argument("--scrapes", type=int, default=2_000, help="scrapes before memory is read again (%(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of scraping for each latency (%(default)s)")
-    given = parser.parse_args()
-    chosen = given.only or ("transform", "http", "memory", "start")
+    arguments = parser.parse_args()
+    chosen = arguments.only or ("transform", "http", "memory", "start")
     load = f"load {os.getloadavg()[0]:.1f}"
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {load}")
     if "transform" in chosen:
         transform()
     if "http" in chosen:
-        over_http(given.seconds)
+        over_http(arguments.seconds)
     if "memory" in chosen:
-        memory(given.scrapes)
+        memory(arguments.scrapes)
     if "start" in chosen:
         start()
 
@@ -75,10 +75,17 @@ def transform() -> None:
         text = (RECORDINGS / file).read_bytes()
         rules = compile_rules(engine, ("patio",))
         check(text, engine)
-        ours, theirs = in_turns(partial(rewrite, text, rules), partial(baseline.transform, text, engine))
+        sidecar_times, baseline_times = in_turns(
+            partial(rewrite, text, rules), partial(baseline.transform, text, engine)
+        )
         sizes = f"{len(text) / 1000:.0f} KB"
         rows.append(
-            (f"{engine.value}, {sizes}", f"{theirs.median / ours.median:.0f}x", ours.said("ms"), theirs.said("ms"))
+            (
+                f"{engine.value}, {sizes}",
+                f"{baseline_times.median / sidecar_times.median:.0f}x",
+                sidecar_times.summary("ms"),
+                baseline_times.summary("ms"),
+            )
         )
     table("Transform of one scrape: median (fastest)", ("text", "baseline / sidecar", "sidecar", "baseline"), rows)
 
@@ -91,11 +98,11 @@ def check(text: bytes, engine: EngineKind) -> None:
         found = (sample for family in families for sample in family.samples if sample.name.startswith("patio:"))
         return {(sample.name, str(sorted(sample.labels.items())), str(sample.value)) for sample in found}
 
-    ours = samples(rewrite(text, compile_rules(engine, ("patio",))).text)
-    theirs = samples(baseline.transform(text, engine))
+    sidecar_samples = samples(rewrite(text, compile_rules(engine, ("patio",))).text)
+    baseline_samples = samples(baseline.transform(text, engine))
     renames = sum(1 for row in STANDARD if any(isinstance(source, str) for source in SOURCES[engine].get(row.name, ())))
-    if not theirs or not theirs <= ours or renames < 15:
-        raise SystemExit(f"the baseline does not do the same: {sorted(theirs - ours)[:3]}")
+    if not baseline_samples or not baseline_samples <= sidecar_samples or renames < 15:
+        raise SystemExit(f"the baseline does not do the same: {sorted(baseline_samples - sidecar_samples)[:3]}")
 
 
 @dataclass(frozen=True)
@@ -113,18 +120,18 @@ class Times:
         """Return the one that this part of all is not above."""
         return sorted(self.values)[min(int(part * len(self.values)), len(self.values) - 1)]
 
-    def said(self, unit: str) -> str:
+    def summary(self, unit: str) -> str:
         """Median and fastest."""
         return f"{self.median:.2f} {unit} ({min(self.values):.2f})"
 
 
-def in_turns(one: Callable[[], object], other: Callable[[], object], seconds: float = 4.0) -> tuple[Times, Times]:
+def in_turns(first: Callable[[], object], other: Callable[[], object], seconds: float = 4.0) -> tuple[Times, Times]:
     """Time two functions, one after the other again and again."""
     times: tuple[list[float], list[float]] = ([], [])
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        for function, found in zip((one, other), times, strict=True):
-            for _ in range(20 if function is one else 1):
+        for function, found in zip((first, other), times, strict=True):
+            for _ in range(20 if function is first else 1):
                 began = time.perf_counter()
                 function()
                 found.append((time.perf_counter() - began) * 1000)
@@ -139,12 +146,14 @@ def over_http(seconds: float) -> None:
             programs = [stack.enter_context(running(program)) for program in both(engine, port)]
             for connections in CONNECTIONS:
                 direct = asyncio.run(scrapes(port, connections, seconds))
-                (ours, our_cpu), (theirs, their_cpu) = (costs(program, connections, seconds) for program in programs)
-                added, more = ours.median - direct.median, theirs.median - direct.median
+                (sidecar_times, sidecar_cpu), (baseline_times, baseline_cpu) = (
+                    costs(program, connections, seconds) for program in programs
+                )
+                added, more = sidecar_times.median - direct.median, baseline_times.median - direct.median
                 rows.append(
                     (
-                        *(engine.value, str(connections), f"{more / added:.0f}x", f"{their_cpu / our_cpu:.0f}x"),
-                        *(f"{added:.2f} ms", f"{more:.2f} ms", f"{our_cpu:.2f} ms", f"{their_cpu:.2f} ms"),
+                        *(engine.value, str(connections), f"{more / added:.0f}x", f"{baseline_cpu / sidecar_cpu:.0f}x"),
+                        *(f"{added:.2f} ms", f"{more:.2f} ms", f"{sidecar_cpu:.2f} ms", f"{baseline_cpu:.2f} ms"),
                         f"{direct.median:.2f} ms",
                     )
                 )
@@ -165,7 +174,7 @@ async def scrapes(port: int, connections: int, seconds: float = 0.0, number: int
     found: list[float] = []
     until = time.perf_counter() + seconds
 
-    async def one() -> None:
+    async def scrape() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         request = f"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept-encoding: identity\r\n\r\n".encode()
         done = 0
@@ -183,7 +192,7 @@ async def scrapes(port: int, connections: int, seconds: float = 0.0, number: int
                 found.append((time.perf_counter() - began) * 1000)
         writer.close()
 
-    await asyncio.gather(*(one() for _ in range(connections)))
+    await asyncio.gather(*(scrape() for _ in range(connections)))
     return Times(tuple(found))
 
 
@@ -214,7 +223,7 @@ def start() -> None:
                 with running(program) as process:
                     times.setdefault(program.name, []).append((time.perf_counter() - began, cpu(process.pid)))
     rows = [
-        (name, *(f"{statistics.median(one):.2f} s ({min(one):.2f})" for one in zip(*found, strict=True)))
+        (name, *(f"{statistics.median(column):.2f} s ({min(column):.2f})" for column in zip(*found, strict=True)))
         for name, found in times.items()
     ]
     table("Start to /health: median (least) of 5", ("", "time", "CPU"), rows)
@@ -224,23 +233,23 @@ def both(engine: EngineKind, engine_port: int) -> tuple[Program, Program]:
     """Return the sidecar and the baseline, beside an engine."""
     url = f"http://127.0.0.1:{engine_port}"
     folder = tempfile.mkdtemp()
-    ours, theirs = free_port(), free_port()
-    listen = ("--host", "127.0.0.1", "--port", str(ours), "--engine", engine.value, "--engine-base-url", url)
+    sidecar_port, baseline_port = free_port(), free_port()
+    listen = ("--host", "127.0.0.1", "--port", str(sidecar_port), "--engine", engine.value, "--engine-base-url", url)
     return (
         Program(
             "sidecar",
             (sys.executable, "-m", "patio.app", *listen, "--log-level", "ERROR"),
             {"PATIO_STATE_FILE": f"{folder}/state.json"},
-            ours,
+            sidecar_port,
         ),
         Program(
             "baseline",
             (
-                *(sys.executable, "-m", "benchmarks.baseline", "--port", str(theirs)),
+                *(sys.executable, "-m", "benchmarks.baseline", "--port", str(baseline_port)),
                 *("--url", f"{url}/metrics", "--engine", engine.value),
             ),
             {},
-            theirs,
+            baseline_port,
         ),
     )
 

@@ -134,7 +134,7 @@ class SimulatedFleet:
 
     def __init__(self, sidecars: Iterable[SimulatedSidecar], port: int = 0) -> None:
         """`port` is the same on every address; 0: a free one of the first."""
-        self.sidecars = {address(number): one for number, one in enumerate(sidecars)}
+        self.sidecars = {address(number): sidecar for number, sidecar in enumerate(sidecars)}
         self.port = port
         self._servers: dict[str, asyncio.Server] = {}
         self._connections: dict[str, set[asyncio.BaseTransport]] = {}
@@ -266,8 +266,10 @@ async def _main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--room", type=int, help="adapters that fit on each")
     parser.add_argument("--load-seconds", type=float, default=0.0)
-    given = parser.parse_args()
-    sidecars = [SimulatedSidecar(room=given.room, load_seconds=given.load_seconds) for _ in range(given.count)]
+    arguments = parser.parse_args()
+    sidecars = [
+        SimulatedSidecar(room=arguments.room, load_seconds=arguments.load_seconds) for _ in range(arguments.count)
+    ]
     async with SimulatedFleet(sidecars) as fleet:
         print(fleet.port, flush=True)
         await asyncio.Event().wait()

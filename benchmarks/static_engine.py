@@ -35,5 +35,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--file", type=Path, required=True)
-    given = parser.parse_args()
-    asyncio.run(main(given.port, given.file.read_bytes()))
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.port, arguments.file.read_bytes()))

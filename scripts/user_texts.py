@@ -31,10 +31,10 @@ def main() -> int:
     """Write the file, or check that it is as the code says."""
     parser = argparse.ArgumentParser(description="Collect the texts that users can meet.")
     parser.add_argument("--check", action="store_true", help="only compare; exit code 1 if the file is old")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     text = collected(ROOT)
     path = ROOT / FILE
-    if not given.check:
+    if not arguments.check:
         path.write_text(text)
         return 0
     if not path.exists() or path.read_text() != text:

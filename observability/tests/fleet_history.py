@@ -48,7 +48,7 @@ def history(start: int) -> Iterator[str]:
     everything = [*_pods(), *_operators()]
     for name, labels, value, grows in everything:
         # JSON escapes what OpenMetrics does, in the same way.
-        text = f"{name}{{{','.join(f'{label}={json.dumps(one)}' for label, one in labels.items())}}}"
+        text = f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
         for second in range(0, LENGTH + 1, STEP):
             now = value * (second + STEP) / LENGTH if grows else value
             yield f"{text} {now!r} {start + second}\n"

@@ -83,5 +83,5 @@ def matchers(expr: str) -> Iterator[tuple[str, str]]:
     """Yield label and value of every matcher, each alternative of a regular expression by itself."""
     for label, _, value in LABEL.findall(expr):
         if "$" not in value and label not in ("alertname", "le", "container"):
-            for one in value.split("|"):
-                yield label, one
+            for alternative in value.split("|"):
+                yield label, alternative

@@ -21,7 +21,7 @@ from patio_observability.alerts.model import Alert, fill
 from patio_observability.queries import all_queries
 
 ROOT = metrics_reference.ROOT
-every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda one: one.name)
+every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 RUNS = [(alert, case) for alert in ALERTS for case in CASES[alert.name]]
 RUN_IDS = [f"{alert.name}-{case.name}".replace(" ", "_") for alert, case in RUNS]
 
@@ -76,7 +76,7 @@ def test_alert_fires_where_it_must_and_nowhere_else(alert: Alert, case: Case, pr
 
 
 @pytest.mark.api
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name.replace(" ", "_"))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "_"))
 def test_only_these_alerts_fire_in_a_scenario(scenario: Scenario, promtool: Path, tmp_path: Path) -> None:
     moments = scenario.fires or {f"{minute}m": () for minute in range(5, 120, 5)}
     tests = []
@@ -145,15 +145,15 @@ def test_expression_is_sound(alert: Alert) -> None:
 
 
 @every_alert
-def test_words_use_only_labels_that_the_alert_has(alert: Alert) -> None:
-    words = f"{alert.summary} {alert.description} {rules.dashboard_path(alert)}"
+def test_texts_use_only_labels_that_the_alert_has(alert: Alert) -> None:
+    text = f"{alert.summary} {alert.description} {rules.dashboard_path(alert)}"
     for case in CASES[alert.name]:
         for labels in case.fires:
-            assert set(re.findall(r"\$labels\.(\w+)", words)) <= labels.keys()
+            assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels.keys()
 
 
 @every_alert
-def test_words_and_runbook_are_whole_sentences(alert: Alert) -> None:
+def test_texts_and_runbook_are_whole_sentences(alert: Alert) -> None:
     assert not alert.summary.endswith(".")
     assert "{{" not in alert.summary
     assert alert.description.endswith(".")
@@ -195,7 +195,7 @@ def test_metrics_in_runbooks_exist() -> None:
             if found := re.search(r"grep -E '\^patio:\(([^']*)\)'", look.command):
                 names = re.sub(r"_\(sum\|count\)", "", found[1]).split("|")
                 for name in names:
-                    assert any(one.startswith(f"patio:{name}") for one in metrics_reference.metrics()), name
+                    assert any(metric.startswith(f"patio:{name}") for metric in metrics_reference.metrics()), name
 
 
 def test_names_are_unique_and_begin_with_patio() -> None:
@@ -206,10 +206,10 @@ def test_names_are_unique_and_begin_with_patio() -> None:
 
 
 def test_every_threshold_is_used_and_every_used_one_is_there() -> None:
-    names = [one.name for one in THRESHOLDS]
+    names = [threshold.name for threshold in THRESHOLDS]
     assert len(names) == len(set(names))
     assert {name for alert in ALERTS for name in alert.thresholds} == set(names)
-    assert all(one.default in one.allowed for one in THRESHOLDS if one.allowed)
+    assert all(threshold.default in threshold.allowed for threshold in THRESHOLDS if threshold.allowed)
 
 
 def test_alerts_wait_only_for_metrics_that_do_not_exist() -> None:

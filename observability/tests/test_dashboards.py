@@ -22,7 +22,7 @@ ROOT = metrics_reference.ROOT
 PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.panels]
 IDS = [f"{dashboard.uid}-{panel.title}".replace(" ", "_") for dashboard, panel in PANELS]
 every_panel = pytest.mark.parametrize(("dashboard", "panel"), PANELS, ids=IDS)
-every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda one: one.uid)
+every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
 LARGEST = 150_000
 """Bytes of a dashboard. Four of them and the rest of the chart must fit into the Secret of a Helm release (1 MiB)."""
 
@@ -59,7 +59,7 @@ def test_panel_says_what_it_shows_and_what_to_do(dashboard: Dashboard, panel: Pa
 
 
 @every_panel
-def test_panel_has_a_unit_and_words_for_no_data(dashboard: Dashboard, panel: Panel) -> None:
+def test_panel_has_a_unit_and_a_text_for_no_data(dashboard: Dashboard, panel: Panel) -> None:
     assert panel.unit
     assert panel.empty
     assert panel.queries
@@ -88,10 +88,10 @@ def test_panels_do_not_overlap_and_stay_on_the_page(dashboard: Dashboard) -> Non
     for title, where in placed:
         assert where.x + where.width <= COLUMNS, title
     # A collapsed row's panels lie below its heading, where the next row is until it is opened.
-    visible = [one for row in place(dashboard.rows) if not row.row.collapsed for one in row.panels]
-    for (first, one), (second, other) in combinations(visible, 2):
-        beside = one.x + one.width <= other.x or other.x + other.width <= one.x
-        above = one.y + one.height <= other.y or other.y + other.height <= one.y
+    visible = [panel for row in place(dashboard.rows) if not row.row.collapsed for panel in row.panels]
+    for (first, at), (second, other) in combinations(visible, 2):
+        beside = at.x + at.width <= other.x or other.x + other.width <= at.x
+        above = at.y + at.height <= other.y or other.y + other.height <= at.y
         assert beside or above, (first.title, second.title)
 
 
@@ -117,7 +117,11 @@ def variables(expr: str) -> set[str]:
 
 
 def test_uids_titles_and_panel_titles_are_unique() -> None:
-    assert len({one.uid for one in DASHBOARDS}) == len({one.title for one in DASHBOARDS}) == len(DASHBOARDS)
+    assert (
+        len({dashboard.uid for dashboard in DASHBOARDS})
+        == len({dashboard.title for dashboard in DASHBOARDS})
+        == len(DASHBOARDS)
+    )
     for dashboard in DASHBOARDS:
         for row in dashboard.rows:
             titles = [panel.title for panel in row.panels]
@@ -125,7 +129,7 @@ def test_uids_titles_and_panel_titles_are_unique() -> None:
 
 
 def test_links_lead_to_dashboards_and_labels_that_are_there() -> None:
-    known = {one.uid: {variable.name for variable in one.variables} for one in DASHBOARDS}
+    known = {dashboard.uid: {variable.name for variable in dashboard.variables} for dashboard in DASHBOARDS}
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
             labels = {key.label for key in panel.keys}
@@ -145,14 +149,14 @@ def test_grafana_gets_panels_and_no_fixed_data_source(dashboard: Dashboard) -> N
     made = json.loads(text)
     assert (made["uid"], made["refresh"], made["time"]) == (dashboard.uid, "30s", {"from": "now-1h", "to": "now"})
     assert set(re.findall(r'"uid": "([^"]*)"', text)) == {dashboard.uid, "${datasource}"}
-    panels = [one for row in made["panels"] for one in (row, *row.get("panels", ()))]
-    identities = [one["id"] for one in panels]
+    panels = [panel for row in made["panels"] for panel in (row, *row.get("panels", ()))]
+    identities = [panel["id"] for panel in panels]
     assert len(identities) == len(set(identities))
-    drawn = [one for one in panels if one["type"] != "row"]
+    drawn = [panel for panel in panels if panel["type"] != "row"]
     assert len(drawn) == len(dashboard.panels)
-    for one in drawn:
-        assert one["fieldConfig"]["defaults"]["unit"]
-        assert one["fieldConfig"]["defaults"]["noValue"]
+    for panel in drawn:
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["fieldConfig"]["defaults"]["noValue"]
     (link,) = made["links"]
     assert (link["type"], link["keepTime"], link["includeVars"]) == ("dashboards", True, True)
     assert made["annotations"]["list"][0]["expr"].startswith("ALERTS{alertname=~")
@@ -176,13 +180,17 @@ def test_perses_has_every_panel_once(dashboard: Dashboard) -> None:
     assert sorted(placed) == sorted(f"#/spec/panels/{key}" for key in spec["panels"])
     assert len(placed) == len(dashboard.panels)
     assert "datasource" not in json.dumps(spec)
-    assert [one["spec"]["name"] for one in spec["variables"]] == [one.name for one in dashboard.variables]
+    assert [variable["spec"]["name"] for variable in spec["variables"]] == [
+        variable.name for variable in dashboard.variables
+    ]
 
 
 def test_panels_wait_only_for_metrics_that_do_not_exist() -> None:
-    uids = {one.uid for one in DASHBOARDS}
-    assert [one.metric for one in WAITING if one.metric in metrics_reference.metrics()] == [], "write their panels"
-    assert {one.dashboard for one in WAITING} <= uids
+    uids = {dashboard.uid for dashboard in DASHBOARDS}
+    assert [entry.metric for entry in WAITING if entry.metric in metrics_reference.metrics()] == [], (
+        "write their panels"
+    )
+    assert {entry.dashboard for entry in WAITING} <= uids
 
 
 def test_every_metric_of_the_products_is_shown() -> None:

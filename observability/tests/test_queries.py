@@ -101,7 +101,7 @@ def test_every_query_of_a_panel_has_an_answer(dashboard: Dashboard, panel: Panel
     for query in panel.queries:
         answer = ask(substituted(query.expr, values_of(dashboard)))
         assert answer, query.expr
-        values = [float(one["value"][1]) for one in answer]
+        values = [float(sample["value"][1]) for sample in answer]
         assert not [value for value in values if math.isnan(value) or math.isinf(value)], query.expr
 
 
@@ -128,7 +128,7 @@ def test_panels_of_one_namespace_leave_the_other_out(ask: Ask) -> None:
             continue
         for query in panel.queries:
             chosen = ask(substituted(query.expr, values_of(dashboard) | {"namespace": "team-0"}))
-            assert {one["metric"].get("namespace", "team-0") for one in chosen} <= {"team-0"}, query.expr
+            assert {sample["metric"].get("namespace", "team-0") for sample in chosen} <= {"team-0"}, query.expr
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,8 @@ def test_panels_of_one_namespace_leave_the_other_out(ask: Ask) -> None:
     ],
 )
 def test_number_is_what_the_fleet_has(uid: str, title: str, expected: float, ask: Ask) -> None:
-    ((dashboard, panel),) = [one for one in PANELS if (one[0].uid, one[1].title) == (uid, title) and one[1].width == 3]
+    ((dashboard, panel),) = [
+        entry for entry in PANELS if (entry[0].uid, entry[1].title) == (uid, title) and entry[1].width == 3
+    ]
     (answer,) = ask(substituted(panel.queries[0].expr, values_of(dashboard)))
     assert float(answer["value"][1]) == pytest.approx(expected)

@@ -37,10 +37,10 @@ async def listening(api: MemoryApi) -> AsyncIterator[tuple[Caches, Woken]]:
         of_adapters.register(adapters, known.pods, known.adapters, known.services)
         of_groups.register(groups, known.groups, (known.group_pods, known.stateful_sets), known.profiles, lambda _: [])
         of_profiles.register(profiles, known.pods, known.profiles)
-        running = (one.run(partial(work, name)) for name, one in zip(woken, queues, strict=True))
-        tasks = [asyncio.create_task(one) for one in (*known.watches(), *running)]
+        running = (queue.run(partial(work, name)) for name, queue in zip(woken, queues, strict=True))
+        tasks = [asyncio.create_task(coroutine) for coroutine in (*known.watches(), *running)]
         await until("everything is known", lambda: known.complete)
-        await until("everything is done", lambda: not any(len(one) for one in queues))
+        await until("everything is done", lambda: not any(len(queue) for queue in queues))
         for keys in woken.values():
             keys.clear()
         yield known, woken
@@ -50,11 +50,11 @@ async def listening(api: MemoryApi) -> AsyncIterator[tuple[Caches, Woken]]:
 
 
 def injected(name: str, *profiles: str, revision: str = "1", **metadata: Any) -> Object:
-    said = dict.fromkeys(profiles, revision)
+    injected_revisions = dict.fromkeys(profiles, revision)
     metadata = {
         "name": name,
         "labels": {labels.INJECTED: "true"},
-        "annotations": {labels.INJECTED: json.dumps(said)},
+        "annotations": {labels.INJECTED: json.dumps(injected_revisions)},
     } | metadata
     return {"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
 

@@ -62,7 +62,7 @@ def test_pod_without_the_profile_may_pass_later(pod: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "retryable", "words"),
+    ("error", "retryable", "message"),
     [
         (RetryableApiError(500, "failed calling webhook"), True, "failed calling webhook. Look at the operator's pods"),
         (RetryableApiError(0, "cannot be reached"), True, "could not be created yet: cannot be reached"),
@@ -74,45 +74,45 @@ def test_pod_without_the_profile_may_pass_later(pod: Object) -> None:
         (InvalidError(403, "no profile patio"), False, "was rejected: no profile patio"),
     ],
 )
-def test_errors_say_whether_they_may_pass(error: Any, retryable: bool, words: str) -> None:
+def test_errors_say_whether_they_may_pass(error: Any, retryable: bool, message: str) -> None:
     outcome = installation_check.judge_error("a pod", error)
     assert (outcome.passed, outcome.retryable) == (False, retryable)
-    assert words in outcome.message
+    assert message in outcome.message
     assert outcome.message == outcome.message.strip()
 
 
 async def test_check_waits_for_an_operator_that_is_starting() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     api = Injecting()
     async with serving(api) as address, connected(address) as client:
         found = await installation_check.until_passed(
             lambda: installation_check.check_pod(client, "default", "patio"), seconds=5, pause=0
         )
         assert found.passed
-        assert await installation_check.run(client, "default", "patio", 0, said.append)
+        assert await installation_check.run(client, "default", "patio", 0, messages.append)
     assert api.pods == 3
-    assert [line.split(":")[0] for line in said] == ["ok", "ok"]
-    assert "a LoraAdapter is accepted" in said[1]
+    assert [line.split(":")[0] for line in messages] == ["ok", "ok"]
+    assert "a LoraAdapter is accepted" in messages[1]
     assert api.objects == {}, "nothing was stored"
 
 
 async def test_every_check_is_made_also_after_a_failed_one() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     api = MemoryApi()
     api.refused["/api/v1/namespaces/team/pods"] = 403
     async with serving(api) as address, connected(address) as client:
-        assert not await installation_check.run(client, "team", "patio", 0, said.append)
-    assert [line.split(":")[0] for line in said] == ["FAILED", "ok"]
+        assert not await installation_check.run(client, "team", "patio", 0, messages.append)
+    assert [line.split(":")[0] for line in messages] == ["FAILED", "ok"]
 
 
 async def test_check_that_never_passes_ends_at_its_deadline() -> None:
     times: Iterator[float] = iter(range(100))
-    asked: list[int] = []
+    checks: list[int] = []
 
     async def never() -> Outcome:
-        asked.append(1)
+        checks.append(1)
         return Outcome(False, "not yet", retryable=True)
 
     outcome = await installation_check.until_passed(never, seconds=5, pause=0, now=lambda: next(times))
     assert outcome.message == "not yet"
-    assert len(asked) == 6
+    assert len(checks) == 6

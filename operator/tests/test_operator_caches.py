@@ -44,7 +44,9 @@ def test_loraadapter_larger_than_the_bound_is_left_out() -> None:
     large["spec"]["selector"]["matchLabels"] = {f"key-{n}": "value" for n in range(LONGEST_SPEC // 20)}
     with pytest.raises(ValueError, match="more than"):
         decode_adapter(large)
-    assert [one.metadata.name for one in adapters_in([large, ADAPTER, {"metadata": {"name": "odd"}}])] == ["sql"]
+    assert [adapter.metadata.name for adapter in adapters_in([large, ADAPTER, {"metadata": {"name": "odd"}}])] == [
+        "sql"
+    ]
 
 
 def test_pod_with_labels_beyond_the_bound_is_left_out() -> None:
@@ -60,7 +62,7 @@ def test_pods_annotation_beyond_the_bound_is_not_kept() -> None:
 
 def test_group_differs_only_by_what_a_user_changed() -> None:
     metadata = {"name": "g", "namespace": "team", "uid": "u", "generation": 1, "resourceVersion": "5"}
-    one = decode_group({"metadata": metadata})
-    assert decode_group({"metadata": metadata | {"resourceVersion": "6"}}) == one
+    decoded = decode_group({"metadata": metadata})
+    assert decode_group({"metadata": metadata | {"resourceVersion": "6"}}) == decoded
     for change in ({"generation": 2}, {"uid": "v"}, {"annotations": {"a": "b"}}, {"deletionTimestamp": "now"}):
-        assert decode_group({"metadata": metadata | change}) != one
+        assert decode_group({"metadata": metadata | change}) != decoded

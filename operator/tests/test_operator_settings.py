@@ -46,6 +46,6 @@ def test_mode_of_groups_can_be_set(mode: str) -> None:
 
 def test_namespaces_of_upstreams_controller_can_be_set() -> None:
     assert Settings.from_environment(NEEDED).upstream_namespaces == ("rbgs-system",)
-    said = NEEDED | {"PATIO_UPSTREAM_NAMESPACES": "one, two"}
-    assert Settings.from_environment(said).upstream_namespaces == ("one", "two")
+    variables = NEEDED | {"PATIO_UPSTREAM_NAMESPACES": "one, two"}
+    assert Settings.from_environment(variables).upstream_namespaces == ("one", "two")
     assert Settings.from_environment(NEEDED | {"PATIO_UPSTREAM_NAMESPACES": ""}).upstream_namespaces == ()

@@ -210,7 +210,7 @@ def _source(source: Source) -> str:
     return f"{source.family} ({source.description})" if isinstance(source, Derived) else source
 
 
-def words_like_reasons() -> set[str]:
+def reason_like_words() -> set[str]:
     """Return what the packages write like a reason: one CamelCase word as a string of its own."""
     found: set[str] = set()
     for folder in package_folders().values():

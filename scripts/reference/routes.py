@@ -37,9 +37,9 @@ def write(document: Path) -> str:
 
 def _route(method: str, path: str, operation: Mapping[str, Any], openapi: Mapping[str, Any]) -> str:
     lines = [f"## {method.upper()} {path}", "", plain(operation.get("description", ""))]
-    asked = [*_parameters(operation), *_body(operation, openapi)]
-    if asked:
-        lines += ["", table(("field", "in", "type", "meaning"), asked)]
+    fields = [*_parameters(operation), *_body(operation, openapi)]
+    if fields:
+        lines += ["", table(("field", "in", "type", "meaning"), fields)]
     answers = [
         (status, plain(answer.get("description", "")))
         for status, answer in sorted(operation["responses"].items())

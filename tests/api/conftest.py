@@ -67,16 +67,16 @@ def operator(plane: ControlPlane) -> Iterator[OperatorProcess]:
 @pytest.fixture
 def engine_pod(kube: Kube, namespace: str, tmp_path: Path) -> Iterator[MakePod]:
     """Makes pods with an engine and a sidecar."""
-    made: list[EnginePod] = []
+    pods: list[EnginePod] = []
 
     def make(name: str, node: str = "node-a") -> EnginePod:
         pod = EnginePod(kube, namespace, name, tmp_path, node)
-        made.append(pod)
+        pods.append(pod)
         pod.start()
         return pod
 
     yield make
-    for pod in made:
+    for pod in pods:
         pod.stop()
 
 
@@ -92,18 +92,20 @@ def webhooks(plane: ControlPlane, kube: Kube) -> Iterator[OperatorProcess]:
     process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
     process.start()
     for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration"):
-        names = [one["name"] for one in json.loads(kube.kubectl("get", kind, "patio", "-o", "json"))["webhooks"]]
+        names = [
+            webhook["name"] for webhook in json.loads(kube.kubectl("get", kind, "patio", "-o", "json"))["webhooks"]
+        ]
         port = {"clientConfig": {"service": {"port": process.webhook_port}}}
         patch = {"webhooks": [{"name": name} | port for name in names]}
         kube.kubectl("patch", kind, "patio", "--type=strategic", "-p", json.dumps(patch))
-    until("the API server asks the operator", lambda: _asks(kube))
+    until("the API server asks the operator", lambda: _webhooks_answer(kube))
     yield process
     process.stop()
     print(process.logged())
     assert "forbidden" not in process.logged()
 
 
-def _asks(kube: Kube) -> bool:
+def _webhooks_answer(kube: Kube) -> bool:
     """Whether a profile and a pod that cannot be are refused: configurations reach the API server with a delay."""
     profile = {
         "apiVersion": "workloads.x-k8s.io/v1alpha2",
@@ -119,19 +121,19 @@ def _asks(kube: Kube) -> bool:
         kube.http.post("/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles?dryRun=All", json=profile),
         kube.http.post("/api/v1/namespaces/default/pods?dryRun=All", json=pod),
     )
-    return all("denied the request" in one.text for one in answers)
+    return all("denied the request" in answer.text for answer in answers)
 
 
 @pytest.fixture
 def replicas(plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
     """Two running replicas; the first to start leads."""
     with ExitStack() as stack:
-        both = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
-        for one in both:
-            one.start()
-            stack.callback(one.end)
-            until("it leads, or the other does", lambda: any(each.leads() for each in both if each.runs()))
-        yield both
-        for one in both:
-            print(f"--- {one.name}\n{one.logged()}")  # pytest shows it with a failure
-            assert "forbidden" not in one.logged()
+        processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}") for letter in "ab"]
+        for replica in processes:
+            replica.start()
+            stack.callback(replica.end)
+            until("it leads, or the other does", lambda: any(each.leads() for each in processes if each.runs()))
+        yield processes
+        for replica in processes:
+            print(f"--- {replica.name}\n{replica.logged()}")  # pytest shows it with a failure
+            assert "forbidden" not in replica.logged()

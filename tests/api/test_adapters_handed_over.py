@@ -25,9 +25,11 @@ def test_killed_leader_is_replaced_in_time_and_adapters_stay(
     )
     before = loaded_on(until_ready(kube, namespace, "placed", 1))
     everywhere = until_ready(kube, namespace, "everywhere", 2)
-    until("labels", lambda: [pod.marks() for pod in pods], lambda found: all("everywhere" in one for one in found))
-    calls = [len(pod.asked("/v1/load_lora_adapter")) + len(pod.asked("/v1/unload_lora_adapter")) for pod in pods]
-    (leader,) = [one for one in replicas if one.leads()]
+    until(
+        "labels", lambda: [pod.marks() for pod in pods], lambda found: all("everywhere" in labels for labels in found)
+    )
+    calls = [len(pod.requests("/v1/load_lora_adapter")) + len(pod.requests("/v1/unload_lora_adapter")) for pod in pods]
+    (leader,) = [replica for replica in replicas if replica.leads()]
     leader.kill()
     killed = time.monotonic()
     kube.apply(lora_adapter(namespace, "after", adapter_path, replicas=2))
@@ -37,10 +39,10 @@ def test_killed_leader_is_replaced_in_time_and_adapters_stay(
     assert acted < TAKEOVER_SECONDS + 2
     assert loaded_on(until_ready(kube, namespace, "placed", 1)) == before
     now = until_ready(kube, namespace, "everywhere", 2)
-    told, was = condition(now, "Ready"), condition(everywhere, "Ready")
-    assert told["lastTransitionTime"] == was["lastTransitionTime"], "it was Ready all the time"
+    ready, previous = condition(now, "Ready"), condition(everywhere, "Ready")
+    assert ready["lastTransitionTime"] == previous["lastTransitionTime"], "it was Ready all the time"
     assert all("everywhere" in pod.marks() for pod in pods)
-    after = [len(pod.asked("/v1/load_lora_adapter")) + len(pod.asked("/v1/unload_lora_adapter")) for pod in pods]
+    after = [len(pod.requests("/v1/load_lora_adapter")) + len(pod.requests("/v1/unload_lora_adapter")) for pod in pods]
     assert [later - earlier for later, earlier in zip(after, calls, strict=True)] == [1, 1], "what came meanwhile"
-    told_twice = [one["count"] for one in kube.events(namespace, "everywhere") if one["reason"] == "Loaded"]
-    assert told_twice == [1], json.dumps(told_twice)
+    loaded_counts = [event["count"] for event in kube.events(namespace, "everywhere") if event["reason"] == "Loaded"]
+    assert loaded_counts == [1], json.dumps(loaded_counts)

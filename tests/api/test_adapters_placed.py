@@ -77,15 +77,15 @@ def test_adapter_that_all_pods_reject_is_failed_with_one_event(
 ) -> None:
     engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", f"{tmp_path}/not-there", replicas=1))
-    told = until(
+    adapter = until(
         "all tried, and said so",
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: (one.get("status") or {}).get("failedReplicas", 0) == 1,
+        lambda adapter: (adapter.get("status") or {}).get("failedReplicas", 0) == 1,
         within=30,
     )
-    assert told["status"]["instances"][0]["reason"] == "AdapterNotFound"
-    told_of = until(
+    assert adapter["status"]["instances"][0]["reason"] == "AdapterNotFound"
+    event_counts = until(
         "its event",
-        lambda: [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "AdapterNotFound"],
+        lambda: [event["count"] for event in kube.events(namespace, "sql") if event["reason"] == "AdapterNotFound"],
     )
-    assert told_of == [1]
+    assert event_counts == [1]

@@ -54,13 +54,13 @@ def test_bad_source_stops_at_first_pod_and_others_keep_the_old(
     kube.apply(lora_adapter(namespace, "sql", str(old)))
     until_ready(kube, namespace, "sql", 2)
     _set_source(kube, namespace, "sql", {"uri": f"file://{bad}"})
-    told = until(
+    adapter = until(
         "stopped, and said so",
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: condition(one, "Degraded").get("reason") == "RolloutStopped",
+        lambda adapter: condition(adapter, "Degraded").get("reason") == "RolloutStopped",
         within=30,
     )
-    assert condition(told, "Ready")["status"] == "False"
+    assert condition(adapter, "Ready")["status"] == "False"
     assert [pod.root("sql") for pod in pods] == [str(old)] * 2
     tried = [pod for pod in pods if _loads(pod, str(bad))]
     assert len(tried) == 1
@@ -81,16 +81,16 @@ def test_what_cannot_be_fetched_everywhere_is_loaded_nowhere(
         kube.apply(lora_adapter(namespace, "sql", "", source={"uri": "hf://team/adapter", "endpoint": first.url}))
         until_ready(kube, namespace, "sql", 2, within=60)
         before = [pod.root("sql") for pod in pods]
-        loads = [len(pod.asked("/v1/load_lora_adapter")) for pod in pods]
+        loads = [len(pod.requests("/v1/load_lora_adapter")) for pod in pods]
         _set_source(kube, namespace, "sql", {"uri": "hf://team/missing", "endpoint": second.url})
-        told = until(
+        adapter = until(
             "stopped, and said so",
             lambda: kube.lora_adapter(namespace, "sql") or {},
-            lambda one: condition(one, "Degraded").get("reason") == "RolloutStopped",
+            lambda adapter: condition(adapter, "Degraded").get("reason") == "RolloutStopped",
             within=60,
         )
-        assert told["status"]["readyReplicas"] == 2, "the old weights answer"
-        assert [len(pod.asked("/v1/load_lora_adapter")) for pod in pods] == loads
+        assert adapter["status"]["readyReplicas"] == 2, "the old weights answer"
+        assert [len(pod.requests("/v1/load_lora_adapter")) for pod in pods] == loads
         _set_source(kube, namespace, "sql", {"uri": "hf://team/adapter", "endpoint": second.url})
         until_ready(kube, namespace, "sql", 2, within=60)
         assert all(pod.root("sql") not in (None, root) for pod, root in zip(pods, before, strict=True))
@@ -103,4 +103,4 @@ def _set_source(kube: Kube, namespace: str, name: str, source: dict[str, str]) -
 
 def _loads(pod: EnginePod, path: str) -> int:
     """Return how often the engine was asked to load from a folder."""
-    return sum(path in json.dumps(one) for one in pod.asked("/v1/load_lora_adapter"))
+    return sum(path in json.dumps(request) for request in pod.requests("/v1/load_lora_adapter"))

@@ -116,7 +116,7 @@ def until_reason(kube: Kube, namespace: str, reason: str) -> dict[str, Any]:
     return until(
         reason,
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: condition(one, "Ready").get("reason") == reason,
+        lambda adapter: condition(adapter, "Ready").get("reason") == reason,
         within=30,
     )
 
@@ -129,8 +129,8 @@ def test_secret_reaches_the_sidecar_and_nothing_else(
     kube.apply(private(namespace, hub))
     until_reason(kube, namespace, "SecretNotFound")
     kube.apply(secret(namespace, UNRELATED="x"))
-    told = until_reason(kube, namespace, "SecretIncomplete")
-    assert "HF_AUTH_TOKEN" in condition(told, "Ready")["message"]
+    adapter = until_reason(kube, namespace, "SecretIncomplete")
+    assert "HF_AUTH_TOKEN" in condition(adapter, "Ready")["message"]
     kube.apply(secret(namespace, HF_AUTH_TOKEN="hf_wrong-and-secret-too"))
     until("the Hub refused it", lambda: "Unauthorized" in _text(kube, namespace) or "401" in _text(kube, namespace))
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN))
@@ -141,10 +141,10 @@ def test_secret_reaches_the_sidecar_and_nothing_else(
     pod.start_sidecar()
     until("it is back", lambda: "sql" in pod.models(), within=30)
     stored = "".join(path.read_text(errors="replace") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    everything = _text(kube, namespace) + reviewer.logged() + pod.logged() + stored
+    texts = _text(kube, namespace) + reviewer.logged() + pod.logged() + stored
     for value in (TOKEN, "hf_wrong-and-secret-too"):
-        assert value not in everything
-        assert base64.b64encode(value.encode()).decode() not in everything
+        assert value not in texts
+        assert base64.b64encode(value.encode()).decode() not in texts
 
 
 @pytest.mark.usefixtures("operator")
@@ -153,8 +153,8 @@ def test_status_names_the_remedy_if_secrets_may_not_be_read(
 ) -> None:
     engine_pod("a")
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
-    told = until_reason(kube, namespace, "SecretForbidden")
-    assert "adapters.secrets.namespaces" in condition(told, "Ready")["message"]
+    adapter = until_reason(kube, namespace, "SecretForbidden")
+    assert "adapters.secrets.namespaces" in condition(adapter, "Ready")["message"]
 
 
 @pytest.mark.usefixtures("reviewer")
@@ -163,8 +163,8 @@ def test_pod_without_a_token_gets_credentials_once_it_has_one(
 ) -> None:
     pod = engine_pod("a")
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
-    told = until_reason(kube, namespace, "SidecarUnproven")
-    assert "no key of the operator" in condition(told, "Ready")["message"]
+    adapter = until_reason(kube, namespace, "SidecarUnproven")
+    assert "no key of the operator" in condition(adapter, "Ready")["message"]
     other = engine_pod("b")
     pod.identify(operator_key(kube), shown=other.token())
     other.stop()
@@ -180,8 +180,8 @@ def test_missing_right_to_review_tokens_is_reported_with_remedy(
     pod = engine_pod("a")
     pod.identify(operator_key(kube))
     kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
-    told = until_reason(kube, namespace, "TokenReviewForbidden")
-    assert "tokenreviews" in condition(told, "Ready")["message"]
+    adapter = until_reason(kube, namespace, "TokenReviewForbidden")
+    assert "tokenreviews" in condition(adapter, "Ready")["message"]
     assert TOKEN not in reader.logged()
 
 
@@ -194,18 +194,18 @@ def test_new_holder_of_an_address_gets_no_credential(
     with stranger(pod, other.token()) as received:
         kube.apply(secret(namespace, HF_AUTH_TOKEN=TOKEN), private(namespace, hub))
         until_reason(kube, namespace, "SidecarUnproven")
-        until("it was tried again", lambda: sum(HANDSHAKE_PATH in one for one in received) > 2)
-    everything = "".join(received)
-    assert "load_lora_adapter" not in everything
+        until("it was tried again", lambda: sum(HANDSHAKE_PATH in request for request in received) > 2)
+    texts = "".join(received)
+    assert "load_lora_adapter" not in texts
     for value in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
-        assert value not in everything + reviewer.logged() + _text(kube, namespace)
+        assert value not in texts + reviewer.logged() + _text(kube, namespace)
 
 
 def test_only_a_token_of_the_pod_and_the_audience_is_a_proof(kube: Kube, namespace: str, engine_pod: MakePod) -> None:
-    def judged(shown: str, uid: str, where: str = namespace) -> str:
+    def judged(shown: str, uid: str, in_namespace: str = namespace) -> str:
         answer = kube.http.post("/apis/authentication.k8s.io/v1/tokenreviews", json=review_of(shown))
         answer.raise_for_status()
-        return objection(answer.json(), where, uid) or ""
+        return objection(answer.json(), in_namespace, uid) or ""
 
     pod, other = engine_pod("a"), engine_pod("b")
     good, uid = pod.token(), pod.uid
@@ -234,9 +234,9 @@ def stranger(pod: EnginePod, stolen: str) -> Iterator[list[str]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             received.append(f"{self.requestline} {self.headers} {body!r}")
-            asked = HandshakeRequest.model_validate_json(body)
+            handshake = HandshakeRequest.model_validate_json(body)
             text = TokenText(pod=uid, token=stolen).model_dump_json().encode()
-            self._answer(HandshakeAnswer(key=key.public, proof=box(text, key, asked.key) or ""))
+            self._answer(HandshakeAnswer(key=key.public, proof=box(text, key, handshake.key) or ""))
 
         def _answer(self, model: Any) -> None:
             content = model.model_dump_json().encode()

@@ -17,8 +17,8 @@ def service(kube: Kube, namespace: str, name: str) -> Any:
     return kube.get(f"/api/v1/namespaces/{namespace}/services/{name}")
 
 
-def patch(kube: Kube, namespace: str, what: str, change: dict[str, Any]) -> None:
-    kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", json.dumps(change))
+def patch(kube: Kube, namespace: str, resource: str, change: dict[str, Any]) -> None:
+    kube.kubectl("-n", namespace, "patch", resource, "--type=merge", "-p", json.dumps(change))
 
 
 def test_service_selects_pods_with_adapter_and_goes_with_spec(
@@ -28,15 +28,17 @@ def test_service_selects_pods_with_adapter_and_goes_with_spec(
     pod = engine_pod("a")
     kube.apply(lora_adapter(namespace, "sql", adapter_path, adapterName="sql-expert", service=True))
     adapter = until_ready(kube, namespace, "sql", 1)
-    made = until("the Service", lambda: service(kube, namespace, "sql"))
-    (port,) = made["spec"]["ports"]
+    made_service = until("the Service", lambda: service(kube, namespace, "sql"))
+    (port,) = made_service["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, pod.engine_port)
-    (owner,) = made["metadata"]["ownerReferences"]
+    (owner,) = made_service["metadata"]["ownerReferences"]
     assert (owner["uid"], owner["controller"]) == (adapter["metadata"]["uid"], True)
-    (selected,) = kube.pods(namespace, ",".join(f"{key}={value}" for key, value in made["spec"]["selector"].items()))
+    (selected,) = kube.pods(
+        namespace, ",".join(f"{key}={value}" for key, value in made_service["spec"]["selector"].items())
+    )
     assert selected["metadata"]["name"] == "a"
     patch(kube, namespace, "service/sql", {"spec": {"selector": {"app": "another"}}})
-    until("put right", lambda: service(kube, namespace, "sql")["spec"]["selector"] == made["spec"]["selector"])
+    until("put right", lambda: service(kube, namespace, "sql")["spec"]["selector"] == made_service["spec"]["selector"])
     kube.kubectl("-n", namespace, "delete", "service", "sql")
     until("made again", lambda: service(kube, namespace, "sql"))
     patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
@@ -52,19 +54,19 @@ def test_service_of_another_owner_is_left_alone_and_reported(
     kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}})
     before = service(kube, namespace, "sql")
     kube.apply(lora_adapter(namespace, "sql", adapter_path, service=True))
-    told = until(
+    adapter = until(
         "said",
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: condition(one, "Degraded").get("reason") == "ServiceNameTaken",
+        lambda adapter: condition(adapter, "Degraded").get("reason") == "ServiceNameTaken",
         within=30,
     )
-    assert condition(told, "Ready")["status"] == "True", "the adapter itself is where it should be"
+    assert condition(adapter, "Ready")["status"] == "True", "the adapter itself is where it should be"
     assert service(kube, namespace, "sql") == before
-    told_of = until(
+    event_counts = until(
         "its event",
-        lambda: [one["count"] for one in kube.events(namespace, "sql") if one["reason"] == "ServiceNameTaken"],
+        lambda: [event["count"] for event in kube.events(namespace, "sql") if event["reason"] == "ServiceNameTaken"],
     )
-    assert told_of == [1]
+    assert event_counts == [1]
     patch(kube, namespace, "loraadapter/sql", {"spec": {"service": False}})
     until(
         "nothing wrong", lambda: condition(kube.lora_adapter(namespace, "sql") or {}, "Degraded")["status"] == "False"

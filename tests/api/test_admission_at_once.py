@@ -36,10 +36,10 @@ def test_two_hundred_pods_at_once_are_all_injected(kube: Kube, namespace: str, w
     kube.apply(*(adapter(namespace, f"adapter-{index}") for index in range(ADAPTERS)))
     own, seen = buckets(webhooks.metrics(), SECONDS), buckets(api_server_metrics(kube), SEEN_SECONDS)
     answers = asyncio.run(create_at_once(kube, namespace))
-    assert {one["metadata"]["labels"].get("patio.dev/injected") for one in answers} == {"true"}
+    assert {answer["metadata"]["labels"].get("patio.dev/injected") for answer in answers} == {"true"}
     own_now, seen_now = buckets(webhooks.metrics(), SECONDS), buckets(api_server_metrics(kube), SEEN_SECONDS)
-    print(f"{PODS} pods at once, {ADAPTERS} LoraAdapters: the webhook's own time {told(own, own_now)}")
-    print(f"as the API server sees it, with connections and waiting for a processor: {told(seen, seen_now)}")
+    print(f"{PODS} pods at once, {ADAPTERS} LoraAdapters: the webhook's own time {quantiles(own, own_now)}")
+    print(f"as the API server sees it, with connections and waiting for a processor: {quantiles(seen, seen_now)}")
 
 
 def test_pod_gets_the_profile_created_or_changed_just_before_it(
@@ -71,8 +71,8 @@ def profile(kube: Kube, name: str, image: str, version: str = "") -> ClusterEngi
 
 
 def injected(created: Object) -> Object:
-    said: Object = json.loads(created["metadata"]["annotations"]["patio.dev/injected"])
-    return said
+    revisions: Object = json.loads(created["metadata"]["annotations"]["patio.dev/injected"])
+    return revisions
 
 
 def adapter(namespace: str, name: str) -> Object:
@@ -95,7 +95,9 @@ def pod(name: str, profile_name: str = "patio", annotations: Object | None = Non
 def create(
     kube: Kube, namespace: str, name: str, profile_name: str = "patio", annotations: Object | None = None
 ) -> Object:
-    return made(kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod(name, profile_name, annotations)))
+    return created_body(
+        kube.http.post(f"/api/v1/namespaces/{namespace}/pods", json=pod(name, profile_name, annotations))
+    )
 
 
 async def create_at_once(kube: Kube, namespace: str) -> list[Object]:
@@ -104,38 +106,38 @@ async def create_at_once(kube: Kube, namespace: str) -> list[Object]:
     async with httpx.AsyncClient(base_url=kube.http.base_url, limits=limits, timeout=PATIENCE) as http:
         path = f"/api/v1/namespaces/{namespace}/pods"
         answers = await asyncio.gather(*(http.post(path, json=pod(f"pod-{index}")) for index in range(PODS)))
-    return [made(one) for one in answers]
+    return [created_body(answer) for answer in answers]
 
 
-def made(answer: httpx.Response) -> Object:
+def created_body(answer: httpx.Response) -> Object:
     assert answer.status_code == 201, answer.text
     created: Object = answer.json()
     return created
 
 
 def api_server_metrics(kube: Kube) -> str:
-    return "\n".join(one for one in kube.http.get("/metrics").text.splitlines() if 'name="profile.patio.dev"' in one)
+    return "\n".join(line for line in kube.http.get("/metrics").text.splitlines() if 'name="profile.patio.dev"' in line)
 
 
 def buckets(metrics: str, name: str) -> Mapping[float, int]:
     """A histogram: how many took at most so many seconds."""
-    lines = [one for one in metrics.splitlines() if one.startswith(f"{name}_bucket")]
+    lines = [line for line in metrics.splitlines() if line.startswith(f"{name}_bucket")]
     counts: Counter[float] = Counter()
-    for one in lines:
-        counts[float(one.split('le="')[1].split('"')[0])] += int(float(one.split()[-1]))
+    for line in lines:
+        counts[float(line.split('le="')[1].split('"')[0])] += int(float(line.split()[-1]))
     return counts
 
 
-def told(before: Mapping[float, int], after: Mapping[float, int]) -> str:
+def quantiles(before: Mapping[float, int], after: Mapping[float, int]) -> str:
     spent = {bound: count - before.get(bound, 0) for bound, count in after.items()}
     return f"p50 {quantile(spent, 0.5) * 1000:.1f} ms, p99 {quantile(spent, 0.99) * 1000:.1f} ms"
 
 
 def quantile(of: Mapping[float, int], part: float) -> float:
     """What Prometheus would say: within a bucket, times are thought to be spread evenly."""
-    wanted, low, under = part * max(of.values()), 0.0, 0.0
+    rank, low, under = part * max(of.values()), 0.0, 0.0
     for bound, count in sorted(of.items()):
-        if count >= wanted:
-            return low + (bound - low) * (wanted - under) / (count - under)
+        if count >= rank:
+            return low + (bound - low) * (rank - under) / (count - under)
         low, under = bound, count
     return low

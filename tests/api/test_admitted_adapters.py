@@ -78,9 +78,9 @@ def variables(pod: Object, container: Object) -> dict[str, str]:
         "status.podIP": "127.0.0.1",
     }
     found: dict[str, str] = {}
-    for one in container.get("env") or []:
-        value = one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
-        found[one["name"]] = expanded(value, found)
+    for variable in container.get("env") or []:
+        value = variable["value"] if "value" in variable else fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+        found[variable["name"]] = expanded(value, found)
     return found
 
 
@@ -140,9 +140,9 @@ def test_new_pod_has_its_adapters_at_once_and_waits_for_secrets(
 
     def adapters() -> dict[str, Object]:
         listed = httpx.get(f"http://127.0.0.1:{sidecar_port}/v1/lora_adapters").json()["adapters"]
-        return {one["lora_name"]: one for one in listed}
+        return {adapter["lora_name"]: adapter for adapter in listed}
 
-    found = until("the adapter is loaded", adapters, lambda one: one["on-volume"]["state"] == "Loaded", within=20)
+    found = until("the adapter is loaded", adapters, lambda found: found["on-volume"]["state"] == "Loaded", within=20)
     assert found.keys() == {"on-volume", "private"}
     assert found["on-volume"]["lora_path"] == str(volume / "lora" / "on-volume")
     assert found["on-volume"]["owner"] == f"LoraAdapter/{namespace}/on-volume"

@@ -68,17 +68,17 @@ def hooks(plane: ControlPlane, *values: str) -> dict[str, Object]:
 
     def rendered() -> str:
         arguments = ("--namespace", NAMESPACE, "--dry-run=server", *(f"--set={value}" for value in values))
-        done = subprocess.run(
+        completed = subprocess.run(
             [ensure_binaries(["helm"]).helm, "--kubeconfig", plane.kubeconfig, "template", "patio", CHART, *arguments],
             check=False,
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
-    objects = [one for one in yaml.safe_load_all(rendered()) if one]
-    return {one["kind"]: one for one in objects if one["metadata"]["name"] == NAME}
+    objects = [document for document in yaml.safe_load_all(rendered()) if document]
+    return {body["kind"]: body for body in objects if body["metadata"]["name"] == NAME}
 
 
 def run(plane: ControlPlane, job: Object) -> subprocess.CompletedProcess[str]:
@@ -96,14 +96,14 @@ def run(plane: ControlPlane, job: Object) -> subprocess.CompletedProcess[str]:
 def job(plane: ControlPlane) -> Iterator[Object]:
     """Older CRDs, and the Job of the hook with its rights, which are taken away again."""
     put_older(plane)
-    made = hooks(plane)
-    assert made.keys() == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    objects = hooks(plane)
+    assert objects.keys() == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
     for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
-        plane.kubectl("apply", "-f", "-", stdin=json.dumps(made[kind]))
-    plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(made["Job"]))
-    yield made["Job"]
+        plane.kubectl("apply", "-f", "-", stdin=json.dumps(objects[kind]))
+    plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(objects["Job"]))
+    yield objects["Job"]
     for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
-        plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=json.dumps(made[kind]))
+        plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=json.dumps(objects[kind]))
 
 
 def adapter() -> str:
@@ -117,7 +117,7 @@ def adapter() -> str:
 
 
 def is_accepted(plane: ControlPlane) -> bool:
-    done = subprocess.run(
+    completed = subprocess.run(
         [
             *(plane.binaries.kubectl, f"--kubeconfig={plane.kubeconfig}"),
             *("create", "--validate=strict", "--dry-run=server", "-f", "-"),
@@ -127,8 +127,8 @@ def is_accepted(plane: ControlPlane) -> bool:
         text=True,
         check=False,
     )
-    assert done.returncode == 0 or "pinned" in done.stderr, done.stderr
-    return done.returncode == 0
+    assert completed.returncode == 0 or "pinned" in completed.stderr, completed.stderr
+    return completed.returncode == 0
 
 
 def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane, job: Object) -> None:
@@ -136,9 +136,9 @@ def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane,
     assert conversion["webhook"]["clientConfig"]["service"]["namespace"] == "elsewhere"
     until("the API server knows the older schema", lambda: not is_accepted(plane))
     plane.kubectl("delete", "crd", PROFILES)
-    done = run(plane, job)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+    completed = run(plane, job)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert [line.split(":")[0] for line in completed.stdout.splitlines()] == [
         f"applied {ADAPTERS}",
         f"applied {PROFILES}",
         f"applied {GROUPS}",
@@ -147,7 +147,7 @@ def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane,
     for name in (ADAPTERS, PROFILES, GROUPS):
         crd = read(plane, name)
         assert crd["metadata"]["annotations"][VERSION] == __version__
-        assert FIELD_MANAGER in {one["manager"] for one in crd["metadata"]["managedFields"]}
+        assert FIELD_MANAGER in {managed_field["manager"] for managed_field in crd["metadata"]["managedFields"]}
     assert read(plane, GROUPS)["spec"]["conversion"] == conversion
     before = [read(plane, name)["metadata"]["resourceVersion"] for name in (ADAPTERS, PROFILES, GROUPS)]
     assert run(plane, job).returncode == 0
@@ -159,9 +159,9 @@ def test_upgrade_brings_new_fields_and_keeps_the_conversion(plane: ControlPlane,
 
 def test_newer_crd_is_never_replaced(plane: ControlPlane, job: Object) -> None:
     plane.kubectl("annotate", "--overwrite", "crd", GROUPS, f"{VERSION}=99.0.0")
-    done = run(plane, job)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert f"rejected: {GROUPS}: it has version 99.0.0, which is newer than {__version__}" in done.stdout
+    completed = run(plane, job)
+    assert completed.returncode == 2, completed.stdout + completed.stderr
+    assert f"rejected: {GROUPS}: it has version 99.0.0, which is newer than {__version__}" in completed.stdout
     assert read(plane, ADAPTERS)["metadata"]["annotations"][VERSION] == "0.0.1", "nothing was changed"
 
 
@@ -170,9 +170,9 @@ def test_upstreams_crd_is_left_as_it_is(plane: ControlPlane, job: Object) -> Non
     patch = {"spec": {"conversion": {"webhook": {"clientConfig": upstream}}}}
     plane.kubectl("patch", "crd", GROUPS, "--type=merge", f"--patch={json.dumps(patch)}")
     before = read(plane, GROUPS)["metadata"]["resourceVersion"]
-    done = run(plane, job)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"left {GROUPS}: it is not Patio's" in done.stdout
+    completed = run(plane, job)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert f"left {GROUPS}: it is not Patio's" in completed.stdout
     assert read(plane, GROUPS)["metadata"]["resourceVersion"] == before
     assert read(plane, ADAPTERS)["metadata"]["annotations"][VERSION] == __version__
 
@@ -183,9 +183,9 @@ def test_job_can_be_switched_off(plane: ControlPlane, job: Object, value: str) -
 
 
 def test_job_has_rights_on_its_crds_only(plane: ControlPlane, job: Object) -> None:
-    for what in ("patch crd/other.example.com", "create crd", "delete crd/loraadapters.patio.dev", "get secrets"):
+    for request in ("patch crd/other.example.com", "create crd", "delete crd/loraadapters.patio.dev", "get secrets"):
         with pytest.raises(subprocess.CalledProcessError) as rejected:
-            plane.kubectl("auth", "can-i", *what.split(), f"--as={USER}")
+            plane.kubectl("auth", "can-i", *request.split(), f"--as={USER}")
         assert rejected.value.stdout.strip() == "no"
 
 
@@ -205,8 +205,8 @@ def test_helm_runs_the_job_first_and_deletes_its_rights(plane: ControlPlane, tmp
     try:
         jobs = until("the Job is there", lambda: items(plane, "jobs"), within=60)
         assert items(plane, "deployments") == [], "the CRDs come first"
-        done = run(plane, jobs[0])
-        assert done.returncode == 0, done.stdout + done.stderr
+        completed = run(plane, jobs[0])
+        assert completed.returncode == 0, completed.stdout + completed.stderr
         now = "2026-01-01T00:00:00Z"
         status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": []}
         for condition in ("SuccessCriteriaMet", "Complete"):
@@ -221,7 +221,7 @@ def test_helm_runs_the_job_first_and_deletes_its_rights(plane: ControlPlane, tmp
         helm.kill()
     assert items(plane, "deployments")
     for kind in ("jobs", "serviceaccounts", "clusterroles", "clusterrolebindings"):
-        assert NAME not in [one["metadata"]["name"] for one in items(plane, kind)], kind
+        assert NAME not in [item["metadata"]["name"] for item in items(plane, kind)], kind
 
 
 def items(plane: ControlPlane, kind: str) -> list[Object]:

@@ -67,8 +67,8 @@ def realised_samples() -> list[Any]:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(SAMPLES)))
 def test_upstreams_manifests_apply_unchanged(plane: ControlPlane, path: Path) -> None:
-    said = plane.kubectl("apply", "--dry-run=server", "-n", "default", "-f", str(path))
-    assert "created (server dry run)" in said
+    output = plane.kubectl("apply", "--dry-run=server", "-n", "default", "-f", str(path))
+    assert "created (server dry run)" in output
 
 
 @pytest.mark.parametrize(("name", "objects"), realised_samples())
@@ -80,14 +80,14 @@ def test_what_a_group_becomes_is_taken_by_the_api_server(
     if name == UNKNOWN_FIELDS:
         assert "Probe: field not declared in schema" in refused(plane, *apply, document=document)
         schemas = json.loads(plane.kubectl("get", "--raw", "/openapi/v3/apis/apps/v1"))["components"]["schemas"]
-        pruned = [pruning.prune(one, schemas) if one["kind"] == "StatefulSet" else (one, []) for one in objects]
-        document["items"] = [one for one, _ in pruned]
+        pruned = [pruning.prune(body, schemas) if body["kind"] == "StatefulSet" else (body, []) for body in objects]
+        document["items"] = [body for body, _ in pruned]
         assert sorted(path for _, paths in pruned for path in paths) == [
             "spec.template.spec.volumes[0].livenessProbe",
             "spec.template.spec.volumes[0].readinessProbe",
         ]
-    said = plane.kubectl(*apply, "-f", "-", stdin=json.dumps(document))
-    assert said.count("serverside-applied") == len(objects)
+    output = plane.kubectl(*apply, "-f", "-", stdin=json.dumps(document))
+    assert output.count("serverside-applied") == len(objects)
 
 
 def lora_adapter(**spec: Any) -> dict[str, Any]:
@@ -167,29 +167,31 @@ def test_right_adapter_is_accepted(plane: ControlPlane, spec: dict[str, Any]) ->
 
 
 def test_api_server_and_sidecar_agree_on_what_a_source_is(plane: ControlPlane) -> None:
-    words = ("", ".", "..", "a", "a..b", "a--b", "x y", "ü", "a:b", "@", "a@b", "a@%2F", "a@b%2Fc", "lora.lock")
+    parts = ("", ".", "..", "a", "a..b", "a--b", "x y", "ü", "a:b", "@", "a@b", "a@%2F", "a@b%2Fc", "lora.lock")
     uris = [
-        f"{scheme}{one}{joint}{two}"
+        f"{scheme}{part}{joint}{two}"
         for scheme in ("", "hf://", "s3://", "obs://", "pvc://", "file://", "file:///", "gs://")
         for joint in ("/", "//", "@")
-        for one in words
-        for two in (*words, "a/b/", "b@c.lock", "b@main")
+        for part in parts
+        for two in (*parts, "a/b/", "b@c.lock", "b@main")
     ]
-    named = {f"sql-{index}": one for index, one in enumerate(random.Random(0).sample(uris, 300)) if one}
+    named = {f"sql-{index}": uri_text for index, uri_text in enumerate(random.Random(0).sample(uris, 300)) if uri_text}
     taken = {named[name] for name in created(plane, [lora_adapter(name=name, **uri(named[name])) for name in named])}
-    assert taken == {one for one in named.values() if all(rule.keeps(one) for rule in FORMATS if rule.field == "uri")}
+    assert taken == {
+        text for text in named.values() if all(rule.keeps(text) for rule in FORMATS if rule.field == "uri")
+    }
     assert len(taken) > 30
-    assert all(parse_source(one) for one in taken)
+    assert all(parse_source(text) for text in taken)
 
 
 def created(plane: ControlPlane, items: list[dict[str, Any]]) -> list[str]:
     """Return the names of those objects that the API server would create."""
     document = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     try:
-        done = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=document)
+        output = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", stdin=document)
     except subprocess.CalledProcessError as error:
-        done = str(error.stdout)
-    return [line.rpartition("/")[2] for line in done.splitlines()]
+        output = str(error.stdout)
+    return [line.rpartition("/")[2] for line in output.splitlines()]
 
 
 def test_name_in_requests_cannot_be_changed_but_the_rest_can(plane: ControlPlane, namespace: str) -> None:

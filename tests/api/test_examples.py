@@ -34,9 +34,9 @@ def test_example_is_accepted(kube: Kube, namespace: str, example: Path) -> None:
 def test_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
     shown = [block for block in yaml_blocks(ROOT / document) if block.get("kind") == "LoraAdapter"]
     assert shown
-    for one in shown:
-        one["metadata"]["namespace"] = namespace
-        kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(one))
+    for adapter in shown:
+        adapter["metadata"]["namespace"] = namespace
+        kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(adapter))
 
 
 def test_example_adapters_get_along_with_each_other(kube: Kube, namespace: str, webhooks: OperatorProcess) -> None:
@@ -48,19 +48,22 @@ def test_example_adapters_get_along_with_each_other(kube: Kube, namespace: str, 
 def test_pod_of_the_example_deployment_gets_the_example_adapters(
     kube: Kube, namespace: str, webhooks: OperatorProcess
 ) -> None:
-    shown = {one["metadata"]["name"]: one for one in adapters_shown()}
+    shown = {adapter["metadata"]["name"]: adapter for adapter in adapters_shown()}
     for adapter in shown.values():
         adapter["metadata"]["namespace"] = namespace
         kube.apply(adapter)
 
-    def given() -> dict[str, LoadRequest]:
-        env = {one["name"]: one.get("value", "") for one in sidecar_of(kube, namespace, "deployment.yaml")["env"]}
+    def required() -> dict[str, LoadRequest]:
+        env = {
+            variable["name"]: variable.get("value", "")
+            for variable in sidecar_of(kube, namespace, "deployment.yaml")["env"]
+        }
         assert env["PATIO_DOWNLOAD_ROOTS"] == "/models"
-        return {one.lora_name: one for one in read_settings([], env | {"POD_UID": "u"}).required_adapters}
+        return {request.lora_name: request for request in read_settings([], env | {"POD_UID": "u"}).required_adapters}
 
     everywhere = {"legal-summaries", "support-tone", "chemistry"}
-    until("admissions know the adapters", lambda: given().keys() == everywhere, within=5)
-    found = given()
+    until("admissions know the adapters", lambda: required().keys() == everywhere, within=5)
+    found = required()
     assert found["chemistry"].source == "pvc://adapters/chemistry"
     for name in ("legal-summaries", "support-tone"):
         assert found[name].expects_credentials, f"{name} has a Secret"
@@ -70,9 +73,9 @@ def test_pod_of_the_example_deployment_gets_the_example_adapters(
 
 def test_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
     (deployment,) = [
-        one
-        for one in yaml.safe_load_all((ROOT / "examples/deployment.yaml").read_text())
-        if one["kind"] == "Deployment"
+        document
+        for document in yaml.safe_load_all((ROOT / "examples/deployment.yaml").read_text())
+        if document["kind"] == "Deployment"
     ]
     profile = ClusterEngineRuntimeProfile.model_validate(
         kube.get("/apis/workloads.x-k8s.io/v1alpha2/clusterengineruntimeprofiles/patio")
@@ -89,7 +92,9 @@ def test_example_deployments_pods_get_the_sidecar(kube: Kube) -> None:
 
 
 def test_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
-    found = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "examples/statefulset.yaml").read_text())}
+    found = {
+        document["kind"]: document for document in yaml.safe_load_all((ROOT / "examples/statefulset.yaml").read_text())
+    }
     profile = ClusterEngineRuntimeProfile.model_validate(found["ClusterEngineRuntimeProfile"])
     tried = kube.http.post(
         "/api/v1/namespaces/default/pods?dryRun=All&fieldValidation=Strict", json=validation.trial_pod(profile)
@@ -100,8 +105,8 @@ def test_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
     injected = injection.inject(pod, [injection.Runtime(profile)], [DOWNLOADED])
     assert isinstance(injected, injection.Injection)
     assert injected.warnings == ()
-    told = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
-    assert (told["kind"], told["port"], told["model"]) == ("sglang", 30000, "qwen3-8b")
+    annotation = yaml.safe_load(injected.pod["metadata"]["annotations"]["patio.dev/engine"])
+    assert (annotation["kind"], annotation["port"], annotation["model"]) == ("sglang", 30000, "qwen3-8b")
     (engine,) = injected.pod["spec"]["containers"]
     assert {"name": "adapters", "mountPath": "/adapters", "readOnly": True} in engine["volumeMounts"]
     (sidecar,) = injected.pod["spec"]["initContainers"]
@@ -111,16 +116,16 @@ def test_example_stateful_sets_pods_get_its_own_profile(kube: Kube) -> None:
 def adapters_shown() -> list[dict[str, Any]]:
     """Return the LoraAdapters of the examples that are about LoraAdapters."""
     files = [example for example in EXAMPLES if example.name.startswith("loraadapter-")]
-    documents = [one for file in files for one in yaml.safe_load_all(file.read_text())]
-    return [one for one in documents if one["kind"] == "LoraAdapter"]
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return [document for document in documents if document["kind"] == "LoraAdapter"]
 
 
 def sidecar_of(kube: Kube, namespace: str, example: str) -> dict[str, Any]:
     """Return the sidecar that a pod of an example's workload gets, as the API server admits it."""
     (workload,) = [
-        one
-        for one in yaml.safe_load_all((ROOT / "examples" / example).read_text())
-        if "template" in one.get("spec", {})
+        document
+        for document in yaml.safe_load_all((ROOT / "examples" / example).read_text())
+        if "template" in document.get("spec", {})
     ]
     pod = {"apiVersion": "v1", "kind": "Pod", **workload["spec"]["template"]}
     pod["metadata"] = {"name": "tried", **pod["metadata"]}
@@ -134,4 +139,4 @@ def sidecar_of(kube: Kube, namespace: str, example: str) -> dict[str, Any]:
 def yaml_blocks(document: Path) -> list[dict[str, Any]]:
     """Return the objects in a document's YAML blocks."""
     blocks = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
-    return [one for block in blocks for one in yaml.safe_load_all(block) if isinstance(one, dict)]
+    return [document for block in blocks for document in yaml.safe_load_all(block) if isinstance(document, dict)]

@@ -42,12 +42,12 @@ env = st.lists(
 mounts = st.lists(
     st.builds(
         lambda volume, path, more: {"name": volume, "mountPath": path} | more,
-        st.sampled_from([one["name"] for one in VOLUMES]),
+        st.sampled_from([volume["name"] for volume in VOLUMES]),
         st.sampled_from(PATHS),
         st.sampled_from([{}, {"subPath": "x"}, {"subPathExpr": "$(POD_NAME)"}, {"readOnly": True}]),
     ),
     max_size=2,
-    unique_by=lambda one: str(one["mountPath"]),
+    unique_by=lambda item: str(item["mountPath"]),
 )
 ports = st.lists(
     st.fixed_dictionaries(
@@ -55,7 +55,7 @@ ports = st.lists(
         optional={"name": st.sampled_from(["patio", "http"]), "hostPort": st.just(80), "protocol": st.just("UDP")},
     ),
     max_size=2,
-    unique_by=lambda one: str(one.get("name")),
+    unique_by=lambda item: str(item.get("name")),
 )
 commands = st.sampled_from([["vllm", "serve", "m", "--enable-lora"], ["sh", "-c", "sglang serve --port 9400"], ["x"]])
 
@@ -76,8 +76,8 @@ def container(name: str, *, native: bool = False) -> st.SearchStrategy[Object]:
     )
 
 
-def some(*choices: st.SearchStrategy[Object], least: int = 0) -> st.SearchStrategy[list[Object]]:
-    return st.lists(st.one_of(choices), min_size=least, max_size=2, unique_by=lambda one: str(one["name"]))
+def lists_of(*choices: st.SearchStrategy[Object], least: int = 0) -> st.SearchStrategy[list[Object]]:
+    return st.lists(st.one_of(choices), min_size=least, max_size=2, unique_by=lambda item: str(item["name"]))
 
 
 metadata = st.sampled_from(
@@ -110,8 +110,8 @@ pods = st.builds(
         "spec": {"containers": main, "initContainers": init, "volumes": copy.deepcopy(volumes)} | more,
     },
     metadata,
-    some(container("engine"), container("monitor"), container("patio"), least=1),
-    some(container("download"), container("other", native=True)),
+    lists_of(container("engine"), container("monitor"), container("patio"), least=1),
+    lists_of(container("download"), container("other", native=True)),
     st.sampled_from([VOLUMES, [VOLUMES[0], VOLUMES[3]]]),
     st.builds(
         lambda more, account: more | account,
@@ -127,8 +127,8 @@ profiles = st.builds(
             "spec": {"containers": main, "initContainers": init, "volumes": copy.deepcopy(volumes)},
         }
     ),
-    some(container("monitor"), container("side")),
-    some(container("patio", native=True), container("first")),
+    lists_of(container("monitor"), container("side")),
+    lists_of(container("patio", native=True), container("first")),
     st.just(VOLUMES[:3]),
 )
 overrides = st.sampled_from(
@@ -170,7 +170,7 @@ def refusal(kube: Kube, pod: Object) -> str | None:
 def stored(kube: Kube, pod: Object) -> Object:
     """The pod as it would be stored, with the API server's defaults; its name is that of the request."""
     answer = kube.http.post(f"{PODS}?dryRun=All", json=pod)
-    made: Object = answer.json()
+    body: Object = answer.json()
     for key in ("uid", "creationTimestamp", "managedFields"):
-        made["metadata"].pop(key, None)
-    return made
+        body["metadata"].pop(key, None)
+    return body

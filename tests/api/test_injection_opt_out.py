@@ -23,7 +23,7 @@ def containers(kube: Kube, labels: dict[str, str], namespace: str = "default") -
     answer = kube.http.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", json=body)
     assert answer.status_code == 201, answer.text
     spec = answer.json()["spec"]
-    return [one["name"] for one in [*spec.get("initContainers", []), *spec["containers"]]]
+    return [container["name"] for container in [*spec.get("initContainers", []), *spec["containers"]]]
 
 
 def test_pod_that_asks_for_a_profile_gets_it(webhooks: OperatorProcess, kube: Kube) -> None:

@@ -40,7 +40,11 @@ def check(plane: ControlPlane) -> Check:
         capture_output=True,
         text=True,
     ).stdout
-    kinds = {one["kind"]: one for one in yaml.safe_load_all(hooks) if one and one["metadata"]["name"] == NAME}
+    kinds = {
+        document["kind"]: document
+        for document in yaml.safe_load_all(hooks)
+        if document and document["metadata"]["name"] == NAME
+    }
     assert kinds.keys() == {"ServiceAccount", "Role", "RoleBinding", "Job"}
     for kind in ("ServiceAccount", "Role", "RoleBinding"):
         plane.kubectl("apply", "-f", "-", stdin=json.dumps(kinds[kind]))
@@ -62,9 +66,9 @@ def check(plane: ControlPlane) -> Check:
 def test_running_installation_passes_and_nothing_is_stored(
     webhooks: OperatorProcess, check: Check, plane: ControlPlane
 ) -> None:
-    done = check()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == [
+    completed = check()
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.splitlines() == [
         "ok: in the namespace default, a pod with the label patio.dev/profile=patio gets: patio",
         "ok: in the namespace default, a LoraAdapter is accepted",
     ]
@@ -72,14 +76,14 @@ def test_running_installation_passes_and_nothing_is_stored(
 
 
 def test_missing_profile_fails_the_check(webhooks: OperatorProcess, check: Check) -> None:
-    done = check("--profile=unheard-of", "--seconds=1")
-    assert done.returncode == 1
-    assert "FAILED" in done.stdout
-    assert "unheard-of" in done.stdout
+    completed = check("--profile=unheard-of", "--seconds=1")
+    assert completed.returncode == 1
+    assert "FAILED" in completed.stdout
+    assert "unheard-of" in completed.stdout
 
 
 @pytest.mark.parametrize(
-    "what",
+    "right",
     [
         {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "x", "image": "x"}]}},
         {
@@ -88,10 +92,10 @@ def test_missing_profile_fails_the_check(webhooks: OperatorProcess, check: Check
             "spec": {"source": {"uri": "file:///models/a"}, "selector": {"matchLabels": {"a": "b"}}},
         },
     ],
-    ids=lambda what: str(what["kind"]),
+    ids=lambda right: str(right["kind"]),
 )
-def test_rights_of_the_hook_are_for_dry_runs_only(plane: ControlPlane, check: Check, what: dict[str, object]) -> None:
-    document = json.dumps(what | {"metadata": {"name": "kept"}})
+def test_rights_of_the_hook_are_for_dry_runs_only(plane: ControlPlane, check: Check, right: dict[str, object]) -> None:
+    document = json.dumps(right | {"metadata": {"name": "kept"}})
     with pytest.raises(subprocess.CalledProcessError) as refused:
         plane.kubectl("create", "--namespace=default", f"--as={USER}", "-f", "-", stdin=document)
     assert "by dry run only" in refused.value.stderr

@@ -36,10 +36,10 @@ def refusal(kube: Kube, document: Object) -> str:
 
 def test_second_adapter_of_one_name_is_rejected_naming_the_first(kube: Kube, namespace: str) -> None:
     kube.apply(adapter(namespace, "first"))
-    said = refusal(kube, adapter(namespace, "second"))
-    assert 'The LoraAdapter "second" is invalid: spec.adapterName' in said
-    assert "LoraAdapter 'second' and LoraAdapter 'first' would both serve the name 'sql'" in said
-    assert "both select the same pods" in said
+    message = refusal(kube, adapter(namespace, "second"))
+    assert 'The LoraAdapter "second" is invalid: spec.adapterName' in message
+    assert "LoraAdapter 'second' and LoraAdapter 'first' would both serve the name 'sql'" in message
+    assert "both select the same pods" in message
 
 
 def test_role_and_a_selector_of_one_pod_are_rejected(kube: Kube, namespace: str) -> None:
@@ -61,8 +61,8 @@ def test_role_and_a_selector_of_one_pod_are_rejected(kube: Kube, namespace: str)
     kube.apply(
         adapter(namespace, "of-role") | {"spec": {"adapterName": "sql", "source": {"uri": "org/sql"}, "roleRef": role}}
     )
-    said = refusal(kube, adapter(namespace, "by-label", selector={"matchLabels": {"tier": "gold"}}))
-    assert "both select pod 'g-worker-0'" in said
+    message = refusal(kube, adapter(namespace, "by-label", selector={"matchLabels": {"tier": "gold"}}))
+    assert "both select pod 'g-worker-0'" in message
 
 
 def test_other_pods_other_names_and_other_namespaces_are_fine(kube: Kube, namespace: str) -> None:
@@ -82,9 +82,9 @@ def test_change_is_rejected_only_if_it_would_make_a_conflict(kube: Kube, namespa
 
 
 def test_name_that_sidecars_use_themselves_is_rejected(kube: Kube, namespace: str) -> None:
-    said = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
-    assert "spec.adapterName" in said
-    assert "reserved for sidecars" in said
+    message = refusal(kube, adapter(namespace, "any", adapterName="patio-trial-0123"))
+    assert "spec.adapterName" in message
+    assert "reserved for sidecars" in message
 
 
 def test_name_is_free_again_once_its_owner_is_deleted(kube: Kube, namespace: str) -> None:

@@ -68,12 +68,12 @@ def test_unreachable_sidecar_is_unknown_in_two_seconds_till_back(
     unknown = until(
         "the state Unknown",
         lambda: kube.lora_adapter(namespace, "sql") or {},
-        lambda one: one["status"]["instances"][0]["state"] == "Unknown",
+        lambda adapter: adapter["status"]["instances"][0]["state"] == "Unknown",
         within=20,
     )
-    took = time.monotonic() - killed
-    print(f"kill -9 of a sidecar: Unknown in the status after {took:.1f} s")
-    assert took < TOLD_SECONDS
+    elapsed = time.monotonic() - killed
+    print(f"kill -9 of a sidecar: Unknown in the status after {elapsed:.1f} s")
+    assert elapsed < TOLD_SECONDS
     assert condition(unknown, "Ready")["status"] == "False"
     assert condition(unknown, "Ready")["reason"] == "SidecarUnreachable"
     pod.start_sidecar()
@@ -93,9 +93,9 @@ def test_adapter_lost_by_engine_shows_in_two_seconds_and_returns(
     httpx.post(f"{pod.engine}/_double/forget").raise_for_status()
     lost = time.monotonic()
     until("not Ready", lambda: not _is_ready(kube, namespace, "sql"), within=20)
-    took = time.monotonic() - lost
-    print(f"an adapter lost: not Ready after {took:.1f} s")
-    assert took < TOLD_SECONDS
+    elapsed = time.monotonic() - lost
+    print(f"an adapter lost: not Ready after {elapsed:.1f} s")
+    assert elapsed < TOLD_SECONDS
     httpx.delete(f"{pod.engine}/_double/faults").raise_for_status()
     until_ready(kube, namespace, "sql", 1)
 
@@ -113,8 +113,8 @@ def test_status_is_written_once_a_second_at_most_events_once(
     # A write is seen some time after it is made, and not always as much: they may have been a second apart.
     assert all(seen - not_before >= 1.0 for (not_before, _), (_, seen) in itertools.pairwise(times))
     until_ready(kube, namespace, "sql", 2)
-    told = [one["message"] for one in kube.events(namespace, "sql")]
-    assert len(told) == len(set(told))
+    messages = [event["message"] for event in kube.events(namespace, "sql")]
+    assert len(messages) == len(set(messages))
 
 
 @pytest.mark.usefixtures("operator")
@@ -163,22 +163,22 @@ def test_operator_restarted_after_a_kill_finds_missed_changes(
 def test_unreachable_pod_delays_a_deletion_only_up_to_its_bound(
     kube: Kube, namespace: str, engine_pod: MakePod, adapter_path: str
 ) -> None:
-    here, gone = engine_pod("a"), engine_pod("b")
+    answering, unreachable = engine_pod("a"), engine_pod("b")
     kube.apply(lora_adapter(namespace, "sql", adapter_path))
     until_ready(kube, namespace, "sql", 2)
-    gone.kill("sidecar")
+    unreachable.kill("sidecar")
     kube.kubectl("-n", namespace, "delete", "loraadapter", "sql", "--wait=false")
     deleted = time.monotonic()
-    until("the pod that answers has let go of it", lambda: "sql" not in here.models(), within=20)
+    until("the pod that answers has let go of it", lambda: "sql" not in answering.models(), within=20)
     assert kube.lora_adapter(namespace, "sql") is not None
     until("it is gone", lambda: kube.lora_adapter(namespace, "sql") is None, within=45)
-    took = time.monotonic() - deleted
-    print(f"deleted with a pod out of reach: gone after {took:.1f} s")
-    assert 25 < took < 40
-    (left,) = [one["message"] for one in kube.events(namespace, "sql") if one["reason"] == "UnloadNotConfirmed"]
+    elapsed = time.monotonic() - deleted
+    print(f"deleted with a pod out of reach: gone after {elapsed:.1f} s")
+    assert 25 < elapsed < 40
+    (left,) = [event["message"] for event in kube.events(namespace, "sql") if event["reason"] == "UnloadNotConfirmed"]
     assert "without confirmation from b" in left
-    gone.start_sidecar()
-    until("what was left is unloaded", lambda: "sql" not in gone.models(), within=20)
+    unreachable.start_sidecar()
+    until("what was left is unloaded", lambda: "sql" not in unreachable.models(), within=20)
 
 
 @pytest.mark.usefixtures("operator")
@@ -191,9 +191,9 @@ def test_younger_of_two_with_one_name_reports_a_conflict(
     rival = lora_adapter(namespace, "second", adapter_path)
     rival["spec"]["adapterName"] = "first"
     kube.apply(rival)
-    told = until(
+    adapter = until(
         "the rival's verdict",
         lambda: condition(kube.lora_adapter(namespace, "second") or {}, "Ready"),
-        lambda one: one.get("reason") == "NameTaken",
+        lambda ready: ready.get("reason") == "NameTaken",
     )
-    assert f"LoraAdapter/{namespace}/first" in told["message"]
+    assert f"LoraAdapter/{namespace}/first" in adapter["message"]

@@ -38,22 +38,22 @@ def group(kube: Kube, namespace: str) -> Any:
 @pytest.mark.usefixtures("operator")
 def test_role_becomes_a_statefulset_and_a_headless_service(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker", replicas=2)))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert made["spec"]["replicas"] == 2
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert workload["spec"]["replicas"] == 2
     service = kube.get(f"/api/v1/namespaces/{namespace}/services/s-demo-worker")
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
-    (owner,) = made["metadata"]["ownerReferences"]
+    (owner,) = workload["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["controller"]) == ("RoleBasedGroup", "demo", True)
 
 
 @pytest.mark.usefixtures("operator")
 def test_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker")))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    until("not Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "False")
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    until("not Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "False")
     status = {
-        "observedGeneration": made["metadata"]["generation"],
+        "observedGeneration": workload["metadata"]["generation"],
         "replicas": 1,
         "readyReplicas": 1,
         "updatedReplicas": 1,
@@ -61,7 +61,7 @@ def test_status_follows_the_statefulsets(kube: Kube, namespace: str) -> None:
     }
     patch = json.dumps({"status": status})
     kube.kubectl("-n", namespace, "patch", "sts", "demo-worker", "--subresource=status", "--type=merge", "-p", patch)
-    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "True")
 
 
 def test_pass_over_what_is_as_it_should_be_applies_nothing(
@@ -73,7 +73,7 @@ def test_pass_over_what_is_as_it_should_be_applies_nothing(
     def applies() -> float:
         kinds = ("statefulsets", "services", "configmaps")
         metrics = kube.http.get("/metrics").text
-        return sum(counted(metrics, "apiserver_request_total", f'resource="{one}"', 'verb="APPLY"') for one in kinds)
+        return sum(counted(metrics, "apiserver_request_total", f'resource="{kind}"', 'verb="APPLY"') for kind in kinds)
 
     def waked(number: int) -> None:
         before = passes()
@@ -97,15 +97,15 @@ def test_pass_over_what_is_as_it_should_be_applies_nothing(
 
 def counted(metrics: str, name: str, *labels: str) -> float:
     lines = [
-        one for one in metrics.splitlines() if one.startswith(name + "{") and all(label in one for label in labels)
+        line for line in metrics.splitlines() if line.startswith(name + "{") and all(label in line for label in labels)
     ]
-    return sum(float(one.rsplit(" ", 1)[1]) for one in lines)
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 @pytest.mark.usefixtures("operator")
 def test_changed_and_a_removed_role_are_followed(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("one"), role("two")))
-    until("both", lambda: all(stateful_set(kube, namespace, f"demo-{one}") for one in ("one", "two")))
+    until("both", lambda: all(stateful_set(kube, namespace, f"demo-{suffix}") for suffix in ("one", "two")))
     kube.apply(rbg(namespace, role("one", replicas=3)))
     until("scaled", lambda: stateful_set(kube, namespace, "demo-one")["spec"]["replicas"] == 3)
     until("removed", lambda: stateful_set(kube, namespace, "demo-two") is None)
@@ -128,7 +128,7 @@ def test_role_waits_for_its_profile_and_goes_on_once_it_appears(kube: Kube, name
     ready = until(
         "the verdict",
         lambda: condition(group(kube, namespace), "Ready"),
-        lambda one: one.get("reason") == "ProfileNotFound",
+        lambda ready: ready.get("reason") == "ProfileNotFound",
     )
     assert profile in ready["message"]
     kube.apply(
@@ -139,14 +139,14 @@ def test_role_waits_for_its_profile_and_goes_on_once_it_appears(kube: Kube, name
             "spec": {"updateStrategy": "NoUpdate", "containers": [{"name": "side", "image": "side"}]},
         }
     )
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert [one["name"] for one in made["spec"]["template"]["spec"]["containers"]] == ["engine"]
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert [container["name"] for container in workload["spec"]["template"]["spec"]["containers"]] == ["engine"]
 
 
 @pytest.mark.usefixtures("operator")
 def test_object_of_another_owner_is_never_overwritten(kube: Kube, namespace: str) -> None:
-    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo", "namespace": namespace}}
-    kube.apply(theirs | {"data": {"mine": "yes"}})
+    foreign = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo", "namespace": namespace}}
+    kube.apply(foreign | {"data": {"mine": "yes"}})
     kube.apply(rbg(namespace, role("worker")))
     ready = until("the verdict", lambda: condition(group(kube, namespace), "Ready"))
     assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
@@ -161,7 +161,7 @@ def leader_worker(image: str = "engine", **more: Any) -> dict[str, Any]:
 
 
 def member_names(kube: Kube, namespace: str) -> list[str]:
-    return sorted(one["metadata"]["name"] for one in kube.pods(namespace))
+    return sorted(pod["metadata"]["name"] for pod in kube.pods(namespace))
 
 
 def make_ready(kube: Kube, namespace: str, restarts: int = 0, only: str = "") -> None:
@@ -201,14 +201,14 @@ def test_leader_worker_role_becomes_pods_that_its_status_follows(kube: Kube, nam
     leader = kube.get(f"/api/v1/namespaces/{namespace}/pods/demo-multi-1-0")
     assert (leader["spec"]["hostname"], leader["spec"]["subdomain"]) == ("demo-multi-1-0", "s-demo-multi")
     make_ready(kube, namespace)
-    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "True")
     assert group(kube, namespace)["status"]["roleStatuses"] == [
         {"name": "multi", "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2}
     ]
     path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/s-demo-multi-leaders"
     until(
         "the leaders' names",
-        lambda: [one["hostname"] for one in (kube.get(path) or {}).get("endpoints") or []],
+        lambda: [endpoint["hostname"] for endpoint in (kube.get(path) or {}).get("endpoints") or []],
         lambda seen: seen == ["demo-multi-0", "demo-multi-1"],
     )
 
@@ -216,15 +216,15 @@ def test_leader_worker_role_becomes_pods_that_its_status_follows(kube: Kube, nam
 @pytest.mark.usefixtures("operator")
 def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace: str) -> None:
     def images() -> dict[str, str]:
-        return {one["metadata"]["name"]: one["spec"]["containers"][0]["image"] for one in kube.pods(namespace)}
+        return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in kube.pods(namespace)}
 
     kube.apply(rbg(namespace, leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
     make_ready(kube, namespace)
-    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "True")
     kube.apply(rbg(namespace, leader_worker("engine:2")))
-    half = {"demo-multi-1-0": "engine:2", "demo-multi-1-1": "engine:2"}
-    seen = until("the first instance", images, lambda seen: half.items() <= seen.items() and len(seen) == 4)
+    half_rolled = {"demo-multi-1-0": "engine:2", "demo-multi-1-1": "engine:2"}
+    seen = until("the first instance", images, lambda seen: half_rolled.items() <= seen.items() and len(seen) == 4)
     assert seen["demo-multi-0-0"] == "engine"
     make_ready(kube, namespace)
     until("the second instance", images, lambda seen: set(seen.values()) == {"engine:2"} and len(seen) == 4)
@@ -233,29 +233,31 @@ def test_changed_leader_worker_role_is_rolled_by_instance(kube: Kube, namespace:
 @pytest.mark.usefixtures("operator")
 def test_restart_is_remembered_and_recreates_an_instance(kube: Kube, namespace: str) -> None:
     def uids() -> set[str]:
-        return {one["metadata"]["uid"] for one in kube.pods(namespace)}
+        return {pod["metadata"]["uid"] for pod in kube.pods(namespace)}
 
     kube.apply(rbg(namespace, leader_worker(replicas=1)))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
     make_ready(kube, namespace)
-    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda one: one.get("status") == "True")
+    until("Ready", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready.get("status") == "True")
     before = uids()
     # One alone: the operator deletes its instance at once, and the next might be gone before it is written to.
     make_ready(kube, namespace, restarts=1, only=ALL[0])
     until("new pods", uids, lambda seen: len(seen) == 2 and not seen & before)
-    until("it is told", lambda: "InstanceRecreated" in {one["reason"] for one in kube.events(namespace, "demo")})
+    until("it is told", lambda: "InstanceRecreated" in {event["reason"] for event in kube.events(namespace, "demo")})
 
 
 @pytest.mark.usefixtures("operator")
 def test_template_rejected_by_the_api_server_takes_no_pod_away(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
-    before = {one["metadata"]["uid"] for one in kube.pods(namespace)}
+    before = {pod["metadata"]["uid"] for pod in kube.pods(namespace)}
     invalid = leader_worker()
     invalid["leaderWorkerPattern"]["template"]["spec"]["restartPolicy"] = "Sometimes"
     kube.apply(rbg(namespace, invalid))
-    until("the verdict", lambda: condition(group(kube, namespace), "Ready"), lambda one: one["reason"] == "Rejected")
-    assert {one["metadata"]["uid"] for one in kube.pods(namespace)} == before
+    until(
+        "the verdict", lambda: condition(group(kube, namespace), "Ready"), lambda ready: ready["reason"] == "Rejected"
+    )
+    assert {pod["metadata"]["uid"] for pod in kube.pods(namespace)} == before
 
 
 @pytest.mark.usefixtures("operator")
@@ -264,14 +266,16 @@ def test_fields_unknown_to_kubernetes_are_left_out_and_reported(kube: Kube, name
     for pattern in (standalone["standalonePattern"], multi["leaderWorkerPattern"]):
         pattern["template"]["spec"]["volumes"] = [{"name": "shm", "emptyDir": {}, "readinessProbe": {"a": 1}}]
     kube.apply(rbg(namespace, standalone, multi))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
-    assert made["spec"]["template"]["spec"]["volumes"][0] == {"name": "shm", "emptyDir": {}}
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace, "demo-worker"))
+    assert workload["spec"]["template"]["spec"]["volumes"][0] == {"name": "shm", "emptyDir": {}}
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL[:2])
 
-    def said() -> str:
-        return " ".join(one["message"] for one in kube.events(namespace, "demo") if one["reason"] == "DiffersFromSpec")
+    def messages() -> str:
+        return " ".join(
+            event["message"] for event in kube.events(namespace, "demo") if event["reason"] == "DiffersFromSpec"
+        )
 
-    until("both said", said, lambda text: text.count("readinessProbe") >= 2)
+    until("both said", messages, lambda text: text.count("readinessProbe") >= 2)
 
 
 @pytest.mark.usefixtures("operator")
@@ -289,17 +293,17 @@ def test_group_that_is_handed_over_is_left_without_anything(kube: Kube, namespac
 def test_what_a_deleted_group_left_behind_is_adopted(kube: Kube, namespace: str) -> None:
     kube.apply(rbg(namespace, role("worker"), leader_worker()))
     until("the pods", lambda: member_names(kube, namespace), lambda seen: seen == ALL)
-    before = {one["metadata"]["uid"] for one in kube.pods(namespace)}
+    before = {pod["metadata"]["uid"] for pod in kube.pods(namespace)}
     orphan = '{"metadata":{"ownerReferences":null}}'
     # no garbage collector runs here, which would do this for `kubectl delete --cascade=orphan`
     kube.kubectl("-n", namespace, "delete", "rbg", "demo", "--cascade=background")
-    for what in kube.kubectl("-n", namespace, "get", MADE, "-o", "name").split():
-        kube.kubectl("-n", namespace, "patch", what, "--type=merge", "-p", orphan)
+    for name in kube.kubectl("-n", namespace, "get", MADE, "-o", "name").split():
+        kube.kubectl("-n", namespace, "patch", name, "--type=merge", "-p", orphan)
     kube.apply(rbg(namespace, role("worker"), leader_worker()))
     uid = group(kube, namespace)["metadata"]["uid"]
 
     def owners() -> list[str]:
-        return [owner["uid"] for one in kube.pods(namespace) for owner in one["metadata"].get("ownerReferences") or []]
+        return [owner["uid"] for pod in kube.pods(namespace) for owner in pod["metadata"].get("ownerReferences") or []]
 
     until("adopted", owners, lambda seen: seen == [uid] * 4)
-    assert {one["metadata"]["uid"] for one in kube.pods(namespace)} == before
+    assert {pod["metadata"]["uid"] for pod in kube.pods(namespace)} == before

@@ -20,12 +20,12 @@ DEEP = "[" * 3000 + "]" * 3000
 
 def rbg(namespace: str, name: str, **role: Any) -> dict[str, Any]:
     pod = {"containers": [{"name": "engine", "image": "engine"}]}
-    one = {"name": "w", "replicas": 1, "standalonePattern": {"template": {"spec": pod}}} | role
+    spec = {"name": "w", "replicas": 1, "standalonePattern": {"template": {"spec": pod}}} | role
     return {
         "apiVersion": "workloads.x-k8s.io/v1alpha2",
         "kind": "RoleBasedGroup",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"roles": [one]},
+        "spec": {"roles": [spec]},
     }
 
 
@@ -61,7 +61,7 @@ def test_nested_annotations_stop_no_other_object(kube: Kube, namespace: str, ope
     realised(kube, namespace, "after")
     realised(kube, namespace, "nested")
     old = json.loads(kube.kubectl("-n", namespace, "get", "rolebasedgroups.v1alpha1.workloads.x-k8s.io", "-o", "json"))
-    assert {one["metadata"]["name"] for one in old["items"]} == {"after", "nested"}
+    assert {item["metadata"]["name"] for item in old["items"]} == {"after", "nested"}
     assert operator.runs()
 
 

@@ -59,8 +59,8 @@ def upstream(kube: Kube) -> Iterator[None]:
 
 def crd(kind: str) -> Object:
     plural = f"{kind.lower()}s"
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1alpha2", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    any_object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1alpha2", "served": True, "storage": True, "schema": {"openAPIV3Schema": any_object}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -91,12 +91,12 @@ def deployment() -> Object:
 
 
 def recorded(*kinds: str) -> list[Object]:
-    return [one for one in yaml.safe_load_all(RECORDED.read_text()) if one["kind"] in kinds]
+    return [document for document in yaml.safe_load_all(RECORDED.read_text()) if document["kind"] in kinds]
 
 
-def creatable(one: Object) -> Object:
+def creatable(recorded_body: Object) -> Object:
     """As upstream's controller sends it, as far as the API server is to fill the rest in."""
-    body = copy.deepcopy(one)
+    body = copy.deepcopy(recorded_body)
     body["metadata"].pop("uid", None)
     body.pop("status", None)
     for key in ("clusterIP", "clusterIPs"):
@@ -118,18 +118,21 @@ def posted(kube: Kube, pod: Object) -> httpx.Response:
 def upstreams_objects(kube: Kube) -> dict[tuple[str, str, str], str]:
     """Everything of upstream's but its pods, with what tells whether it was written to."""
     return {
-        (kind, namespace, one["metadata"]["name"]): one["metadata"]["resourceVersion"]
+        (kind, namespace, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
         for kind, path in PATHS.items()
         for namespace in NAMESPACES
-        for one in kube.get(path.format(namespace))["items"]
+        for item in kube.get(path.format(namespace))["items"]
     }
 
 
-def told(pod: Object, name: str) -> dict[str, Any]:
+def variables(pod: Object, name: str) -> dict[str, Any]:
     (found,) = [
-        one for key in ("containers", "initContainers") for one in pod["spec"].get(key) or [] if one["name"] == name
+        container
+        for key in ("containers", "initContainers")
+        for container in pod["spec"].get(key) or []
+        if container["name"] == name
     ]
-    return {one["name"]: one.get("value") for one in found.get("env") or []}
+    return {variable["name"]: variable.get("value") for variable in found.get("env") or []}
 
 
 @pytest.mark.usefixtures("upstream")
@@ -137,17 +140,17 @@ def test_pods_of_upstream_are_completed_and_nothing_else_written(kube: Kube, ope
     until("it is noticed", lambda: observes(operator), within=15)
     profile, _ = recorded("ClusterEngineRuntimeProfile")
     kube.apply(profile)  # the second group's profile is missing
-    for one in recorded("RoleBasedGroup", "RoleInstanceSet", "RoleInstance", "Service", "ConfigMap"):
-        kube.apply(creatable(one))
+    for document in recorded("RoleBasedGroup", "RoleInstanceSet", "RoleInstance", "Service", "ConfigMap"):
+        kube.apply(creatable(document))
     before = upstreams_objects(kube)
 
-    answers = {one["metadata"]["name"]: posted(kube, one) for one in recorded("Pod")}
+    answers = {document["metadata"]["name"]: posted(kube, document) for document in recorded("Pod")}
     pods = {name: answer.json() for name, answer in answers.items()}
     for index in range(3):
         pod = pods[f"my-inference-inference-{index}"]
         assert pod["metadata"]["labels"]["patio.dev/injected"] == "true"
         for sidecar in ("patio", "native"):
-            env = told(pod, sidecar)
+            env = variables(pod, sidecar)
             assert (env["GROUP_NAME"], env["RBG_GROUP_NAME"]) == ("my-inference", "my-inference")
             assert env["ROLE_INDEX"] == env["RBG_ROLE_INDEX"] == str(index)
     for name in ("my-inference-router-0", "my-inference-multi-0-1", "gpu-inference-decode-0"):
@@ -164,10 +167,10 @@ def test_pods_of_upstream_are_completed_and_nothing_else_written(kube: Kube, ope
     placed = until(
         "the operator has worked, and knows the role's pods",
         lambda: kube.lora_adapter("rec-patio", "sql") or {},
-        lambda one: (one.get("status") or {}).get("desiredReplicas") == 3,
+        lambda adapter: (adapter.get("status") or {}).get("desiredReplicas") == 3,
     )
-    assert {one["pod"] for one in placed["status"]["instances"]} == {
-        f"my-inference-inference-{one}" for one in range(3)
+    assert {instance["pod"] for instance in placed["status"]["instances"]} == {
+        f"my-inference-inference-{index}" for index in range(3)
     }
     assert upstreams_objects(kube) == before
     assert not kube.events("rec-patio", "my-inference")
@@ -213,10 +216,10 @@ def test_upstream_coming_and_going_changes_who_realises_groups(
     assert kube.get(PATHS["RoleBasedGroup"].format(namespace))["items"][0]["status"] == before
     until(
         "both are told in events on the Lease",
-        lambda: {one["reason"] for one in kube.events("patio-system", "patio-operator")},
+        lambda: {event["reason"] for event in kube.events("patio-system", "patio-operator")},
         lambda seen: {"Managing", "Observing"} <= seen,
     )
-    said = [
+    messages = [
         json.loads(line)["message"] for line in operator.logged().splitlines() if "realises RoleBasedGroups" in line
     ]
-    assert ["Upstream's" in one for one in said[-3:]] == [True, False, True], said
+    assert ["Upstream's" in message for message in messages[-3:]] == [True, False, True], messages

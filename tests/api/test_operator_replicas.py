@@ -41,8 +41,8 @@ def realised(kube: Kube, namespace: str, name: str) -> Any:
 
 
 def leader_and_standby(replicas: list[OperatorProcess]) -> tuple[OperatorProcess, OperatorProcess]:
-    (leader,) = [one for one in replicas if one.leads()]
-    (standby,) = [one for one in replicas if one is not leader]
+    (leader,) = [replica for replica in replicas if replica.leads()]
+    (standby,) = [replica for replica in replicas if replica is not leader]
     return leader, standby
 
 
@@ -63,20 +63,20 @@ def test_killed_leader_is_replaced_in_time_without_double_work(
     leader, standby = leader_and_standby(replicas)
     kube.apply(rbg(namespace, "before"))
     before = until("the group is realised", lambda: realised(kube, namespace, "before"))
-    told = until("its status is written", lambda: condition(group(kube, namespace, "before"), "Ready"))
+    ready = until("its status is written", lambda: condition(group(kube, namespace, "before"), "Ready"))
     leader.kill()
     killed = time.monotonic()
     kube.apply(rbg(namespace, "after"))
     until("the other leads", standby.leads, within=TAKEOVER_SECONDS + 5)
-    took = time.monotonic() - killed
+    elapsed = time.monotonic() - killed
     until("what came meanwhile is done", lambda: realised(kube, namespace, "after"))
     acted = time.monotonic() - killed
-    print(f"kill -9 of the leader: the other leads after {took:.1f} s and has acted after {acted:.1f} s")
-    assert took < TAKEOVER_SECONDS
+    print(f"kill -9 of the leader: the other leads after {elapsed:.1f} s and has acted after {acted:.1f} s")
+    assert elapsed < TAKEOVER_SECONDS
     assert lease(kube)["holderIdentity"] == standby.name
     assert realised(kube, namespace, "before")["metadata"]["generation"] == before["metadata"]["generation"]
-    assert condition(group(kube, namespace, "before"), "Ready") == told
-    assert [one["count"] for one in kube.events(namespace, "before") if one["reason"] == "RoleCreated"] == [1]
+    assert condition(group(kube, namespace, "before"), "Ready") == ready
+    assert [event["count"] for event in kube.events(namespace, "before") if event["reason"] == "RoleCreated"] == [1]
     leader.start()
     assert leader.ready()
     assert not leader.leads()
@@ -88,11 +88,11 @@ def test_leader_that_is_asked_to_end_hands_over_at_once(
     leader, standby = leader_and_standby(replicas)
     transitions = lease(kube)["leaseTransitions"]
     leader.terminate()
-    asked = time.monotonic()
+    began = time.monotonic()
     until("the other leads", standby.leads, within=10)
-    took = time.monotonic() - asked
-    print(f"SIGTERM of the leader: the other leads after {took:.1f} s")
-    assert took < HANDOVER_SECONDS
+    elapsed = time.monotonic() - began
+    print(f"SIGTERM of the leader: the other leads after {elapsed:.1f} s")
+    assert elapsed < HANDOVER_SECONDS
     kube.apply(rbg(namespace, "after"))
     until("it acts", lambda: realised(kube, namespace, "after"))
     assert lease(kube)["leaseTransitions"] == transitions + 1
@@ -128,9 +128,9 @@ def test_leader_cut_off_stops_before_another_starts_and_returns(
             network.cut()
             cut = time.monotonic()
             until("it stops acting", lambda: not operator.leads(), within=15)
-            took = time.monotonic() - cut
-            print(f"cut off: it stops acting after {took:.1f} s")
-            assert took < float(lease(kube)["leaseDurationSeconds"])
+            elapsed = time.monotonic() - cut
+            print(f"cut off: it stops acting after {elapsed:.1f} s")
+            assert elapsed < float(lease(kube)["leaseDurationSeconds"])
             assert operator.ready(), "it is not restarted for that"
             network.mend()
             until("it leads again", operator.leads, within=15)

@@ -64,28 +64,28 @@ def kube(plane: ControlPlane) -> Iterator[Kube]:
 def replicas(plane: ControlPlane, kube: Kube) -> Iterator[Replicas]:
     """Starts two replicas behind the webhook's Service, with variables of the test's own."""
     with ExitStack() as stack:
-        both: list[OperatorProcess] = []
+        processes: list[OperatorProcess] = []
 
         def start(**variables: str) -> list[OperatorProcess]:
-            for one in "ab":
-                process = OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}", **variables)
-                both.append(process)
+            for letter in "ab":
+                process = OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}", **variables)
+                processes.append(process)
                 stack.callback(process.end)
                 process.start()
-            stack.enter_context(webhook_service(kube, lambda: [one.webhook_port for one in both]))
+            stack.enter_context(webhook_service(kube, lambda: [replica.webhook_port for replica in processes]))
             until("the API server trusts them", lambda: ca_bundle(kube))
-            return both
+            return processes
 
         yield start
-        for one in both:
-            print(f"--- {one.name}\n{one.logged()}")  # pytest shows it with a failure
-            assert "forbidden" not in one.logged()
+        for replica in processes:
+            print(f"--- {replica.name}\n{replica.logged()}")  # pytest shows it with a failure
+            assert "forbidden" not in replica.logged()
 
 
 def ca_bundle(kube: Kube) -> bytes:
     """What the API server is told to trust; empty while its webhooks differ."""
     body = kube.get("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/patio")
-    bundles = {one["clientConfig"].get("caBundle") or "" for one in body["webhooks"]}
+    bundles = {webhook["clientConfig"].get("caBundle") or "" for webhook in body["webhooks"]}
     return base64.b64decode(bundles.pop()) if len(bundles) == 1 else b""
 
 
@@ -122,7 +122,7 @@ def created_dry(kube: Kube, pod: dict[str, Any]) -> dict[str, Any]:
 def test_admission_never_fails_while_certificates_and_cas_rotate(
     kube: Kube, namespace: str, replicas: Replicas
 ) -> None:
-    both = replicas(**A_SECOND)
+    processes = replicas(**A_SECOND)
     serials: set[str] = set()
     bundles: set[bytes] = set()
     slowest = 0.0
@@ -131,13 +131,13 @@ def test_admission_never_fails_while_certificates_and_cas_rotate(
         for number in range(CREATIONS // WHILE_ROTATING):
             if number % 8 == 4:  # and a new CA every few seconds
                 kube.kubectl("-n", "patio-system", "annotate", "secret", "patio-webhook-tls", "patio.dev/rotate=now")
-            asked = time.monotonic()
-            pods = [engine_pod(namespace, f"engine-{number}-{one}") for one in range(WHILE_ROTATING)]
+            began = time.monotonic()
+            pods = [engine_pod(namespace, f"engine-{number}-{index}") for index in range(WHILE_ROTATING)]
             for admitted in pool.map(lambda pod: created_dry(kube, pod), pods):
-                assert [one["name"] for one in admitted["spec"]["initContainers"]] == ["patio"]
-            slowest = max(slowest, time.monotonic() - asked)
+                assert [container["name"] for container in admitted["spec"]["initContainers"]] == ["patio"]
+            slowest = max(slowest, time.monotonic() - began)
             trusted = until("one CA bundle", lambda: ca_bundle(kube), within=5)
-            serials |= {served(one.webhook_port, trusted) for one in both}
+            serials |= {served(replica.webhook_port, trusted) for replica in processes}
             bundles.add(trusted)
             until("half a second has passed", lambda n=number: time.monotonic() - started > n / 2)
     print(
@@ -146,23 +146,23 @@ def test_admission_never_fails_while_certificates_and_cas_rotate(
     )
     assert len(serials) >= 6
     assert len(bundles) >= 3
-    assert not [one for one in both if 'admissions_total{outcome="error"}' in one.metrics()]
+    assert not [replica for replica in processes if 'admissions_total{outcome="error"}' in replica.metrics()]
 
 
 def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namespace: str, replicas: Replicas) -> None:
-    both = replicas()
+    processes = replicas()
     before = authorities(ca_bundle(kube))
     kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls")
     path = "/api/v1/namespaces/patio-system/secrets/patio-webhook-tls"
     until("the Secret is back", lambda: kube.get(path), within=20)
     trusted = ca_bundle(kube)
     assert authorities(trusted) >= before
-    assert {served(one.webhook_port, trusted) for one in both}
+    assert {served(replica.webhook_port, trusted) for replica in processes}
     created_dry(kube, engine_pod(namespace, "engine"))
 
 
 def authorities(bundle: bytes) -> set[bytes]:
-    return {one.fingerprint(hashes.SHA256()) for one in x509.load_pem_x509_certificates(bundle)}
+    return {certificate.fingerprint(hashes.SHA256()) for certificate in x509.load_pem_x509_certificates(bundle)}
 
 
 def test_ending_replica_answers_until_no_request_is_routed_to_it(
@@ -184,8 +184,8 @@ def test_ending_replica_answers_until_no_request_is_routed_to_it(
 def test_pods_created_while_a_replica_ends_are_all_injected(
     kube: Kube, namespace: str, replicas: Replicas, end: str
 ) -> None:
-    both = replicas(PATIO_LINGER_SECONDS="3")
-    (leader,) = until("one leads", lambda: [one for one in both if one.leads()])
+    processes = replicas(PATIO_LINGER_SECONDS="3")
+    (leader,) = until("one leads", lambda: [replica for replica in processes if replica.leads()])
     started = threading.Semaphore(0)
     refused: list[str] = []
 
@@ -204,14 +204,14 @@ def test_pods_created_while_a_replica_ends_are_all_injected(
         for _ in range(CREATIONS // 2):
             assert started.acquire(timeout=60)
         (leader.terminate if end == "SIGTERM" else leader.kill)()
-        pods = [one.result() for one in creations]
-    assert all([one["name"] for one in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)
+        pods = [creation.result() for creation in creations]
+    assert all([container["name"] for container in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)
     print(f"{len(pods)} pods, {AT_ONCE} at a time, all injected; {len(refused)} tried again after {end}")
     if end == "SIGTERM":
         assert not refused
         assert leader.ended() == 0
     else:
-        assert len(refused) <= AT_ONCE, "no more than were under way"
+        assert len(refused) <= AT_ONCE, "no more than were in progress"
 
 
 def test_webhook_outage_blocks_only_pods_that_ask_for_injection(kube: Kube, namespace: str) -> None:

@@ -33,7 +33,7 @@ def refusal(kube: Kube, document: Object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ({"containers": [SIDE, SIDE | {"name": "b", "imagePulPolicy": "Always"}]}, "spec.containers[1].imagePulPolicy"),
         ({"initContainers": [SIDE | {"restartpolicy": "Always"}]}, "spec.initContainers[0].restartpolicy"),
@@ -65,14 +65,14 @@ def refusal(kube: Kube, document: Object) -> str:
         ),
     ],
 )
-def test_fault_is_rejected_with_its_path(kube: Kube, spec: Object, said: str) -> None:
-    assert said in refusal(kube, profile(**spec))
+def test_fault_is_rejected_with_its_path(kube: Kube, spec: Object, message: str) -> None:
+    assert message in refusal(kube, profile(**spec))
 
 
 def test_all_faults_are_reported_together(kube: Kube) -> None:
-    said = refusal(kube, profile(containers=[{"name": "a"}, {"name": "b"}]))
-    assert "spec.containers[0].image" in said
-    assert "spec.containers[1].image" in said
+    message = refusal(kube, profile(containers=[{"name": "a"}, {"name": "b"}]))
+    assert "spec.containers[0].image" in message
+    assert "spec.containers[1].image" in message
 
 
 def test_fault_is_rejected_in_the_old_version_too(kube: Kube) -> None:

@@ -76,8 +76,8 @@ def get(kube: Kube, namespace: str, deployment: str) -> Any:
 
 def rolled(kube: Kube, namespace: str, deployment: str) -> Object:
     annotations = get(kube, namespace, deployment)["spec"]["template"]["metadata"].get("annotations") or {}
-    said: Object = json.loads(annotations.get("patio.dev/rolled-profiles") or "{}")
-    return said
+    revisions: Object = json.loads(annotations.get("patio.dev/rolled-profiles") or "{}")
+    return revisions
 
 
 def status(kube: Kube, name: str) -> Object:
@@ -97,13 +97,13 @@ def counts(kube: Kube, name: str) -> tuple[int, int, int]:
 def test_status_counts_pods(kube: Kube, namespace: str) -> None:
     name = f"counted-{namespace}"
     kube.apply(profile(name, strategy="NoUpdate"))
-    until("no pod", lambda: counts(kube, name), lambda one: one == (0, 0, 0))
+    until("no pod", lambda: counts(kube, name), lambda current: current == (0, 0, 0))
     accepted = condition(kube.get(f"{PROFILES}/{name}"), "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("True", "DryRunPassed")
     deploy(kube, namespace, name, "web")
-    until("one pod", lambda: counts(kube, name), lambda one: one == (1, 1, 0))
+    until("one pod", lambda: counts(kube, name), lambda current: current == (1, 1, 0))
     kube.apply(profile(name, "side:2", "NoUpdate"))
-    until("one behind", lambda: counts(kube, name), lambda one: one == (1, 0, 1))
+    until("one behind", lambda: counts(kube, name), lambda current: current == (1, 0, 1))
     assert reason(kube, name) == "NoUpdate"
     assert rolled(kube, namespace, "web") == {}
     row = kube.kubectl("get", "clusterengineruntimeprofiles", name).splitlines()
@@ -115,7 +115,7 @@ def test_status_that_has_not_changed_is_not_written(kube: Kube, namespace: str, 
     name = f"quiet-{namespace}"
     kube.apply(profile(name))
     deploy(kube, namespace, name, "web")
-    until("one pod", lambda: counts(kube, name), lambda one: one == (1, 1, 0))
+    until("one pod", lambda: counts(kube, name), lambda current: current == (1, 1, 0))
     version, before = kube.get(f"{PROFILES}/{name}")["metadata"]["resourceVersion"], passes(webhooks)
 
     pod = kube.get(f"/api/v1/namespaces/{namespace}/pods/web-1")
@@ -123,11 +123,11 @@ def test_status_that_has_not_changed_is_not_written(kube: Kube, namespace: str, 
 
     def touched() -> int:
         # What else changes in a pod wakes nobody.
-        said = json.dumps(injected | {"another": str(passes(webhooks))})
-        kube.kubectl("-n", namespace, "annotate", "pod", "web-1", f"patio.dev/injected={said}", "--overwrite")
+        value = json.dumps(injected | {"another": str(passes(webhooks))})
+        kube.kubectl("-n", namespace, "annotate", "pod", "web-1", f"patio.dev/injected={value}", "--overwrite")
         return passes(webhooks)
 
-    until("many passes", touched, lambda one: one > before + 5)
+    until("many passes", touched, lambda current: current > before + 5)
     assert kube.get(f"{PROFILES}/{name}")["metadata"]["resourceVersion"] == version
 
 
@@ -143,19 +143,21 @@ def test_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str) -
     kube.apply(profile(name))
     for deployment in ("one", "two"):
         deploy(kube, namespace, name, deployment)
-    until("two pods", lambda: counts(kube, name), lambda one: one == (2, 2, 0))
+    until("two pods", lambda: counts(kube, name), lambda current: current == (2, 2, 0))
     kube.apply(profile(name, "side:2"))
     revision = until("the first is rolled", lambda: rolled(kube, namespace, "one").get(name))
-    assert revision == until("the status", lambda: status(kube, name).get("revision"), lambda one: one == revision)
+    assert revision == until(
+        "the status", lambda: status(kube, name).get("revision"), lambda current: current == revision
+    )
     replace_pod(kube, namespace, name, "one", "2")
-    until("one is new", lambda: counts(kube, name), lambda one: one == (2, 1, 1))
+    until("one is new", lambda: counts(kube, name), lambda current: current == (2, 1, 1))
     assert rolled(kube, namespace, "two") == {}, "the first is not up yet"
     report(kube, namespace, "one")
-    until("the second is rolled", lambda: rolled(kube, namespace, "two").get(name), lambda one: one == revision)
+    until("the second is rolled", lambda: rolled(kube, namespace, "two").get(name), lambda current: current == revision)
     replace_pod(kube, namespace, name, "two", "2")
     report(kube, namespace, "two")
-    until("all is new", lambda: reason(kube, name), lambda one: one == "UpToDate")
-    assert {one["reason"] for one in kube.events("default", name)} == {"Rolling", "Rolled"}
+    until("all is new", lambda: reason(kube, name), lambda current: current == "UpToDate")
+    assert {event["reason"] for event in kube.events("default", name)} == {"Rolling", "Rolled"}
 
 
 def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, namespace: str) -> None:
@@ -163,19 +165,19 @@ def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, nam
     kube.apply(profile(name))
     for deployment in ("one", "two"):
         deploy(kube, namespace, name, deployment)
-    until("two pods", lambda: counts(kube, name), lambda one: one == (2, 2, 0))
+    until("two pods", lambda: counts(kube, name), lambda current: current == (2, 2, 0))
     kube.apply(profile(name, "side:2"))
     until("the first is rolled", lambda: rolled(kube, namespace, "one"))
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no progress"}
     report(kube, namespace, "one", late, available=0)
-    until("stopped", lambda: reason(kube, name), lambda one: one == "Stopped")
+    until("stopped", lambda: reason(kube, name), lambda current: current == "Stopped")
     assert f"Deployment {namespace}/one did not become ready: no progress" in status(kube, name)["lastError"]
     assert rolled(kube, namespace, "two") == {}
     replace_pod(kube, namespace, name, "one", "2")
     report(kube, namespace, "one")
     until("the second is rolled", lambda: rolled(kube, namespace, "two"))
-    assert "lastError" not in until("going on", lambda: status(kube, name), lambda one: "lastError" not in one)
-    happened = {one["reason"]: one["type"] for one in kube.events("default", name)}
+    assert "lastError" not in until("going on", lambda: status(kube, name), lambda current: "lastError" not in current)
+    happened = {event["reason"]: event["type"] for event in kube.events("default", name)}
     assert happened == {"Rolling": "Normal", "Stopped": "Warning", "Resumed": "Normal"}
 
 
@@ -184,24 +186,24 @@ def test_profile_stored_without_trial_reports_what_is_wrong(kube: Kube, namespac
     wrong = profile(name) | {"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "patio"}}}
     wrong["spec"]["containers"][0]["imagePulPolicy"] = "Always"
     kube.apply(wrong)
-    said = until("the verdict", lambda: status(kube, name).get("lastError"))
-    assert "spec.containers[0].imagePulPolicy: unknown field" in said
+    message = until("the verdict", lambda: status(kube, name).get("lastError"))
+    assert "spec.containers[0].imagePulPolicy: unknown field" in message
 
 
 def test_stateful_set_of_a_group_is_rolled_and_stays_rolled(kube: Kube, namespace: str) -> None:
     name = f"group-{namespace}"
     kube.apply(profile(name))
     kube.apply(group(namespace, name, replicas=1))
-    made = until("the StatefulSet", lambda: stateful_set(kube, namespace))
-    pod = {"apiVersion": "v1", "kind": "Pod", **made["spec"]["template"]}
+    workload = until("the StatefulSet", lambda: stateful_set(kube, namespace))
+    pod = {"apiVersion": "v1", "kind": "Pod", **workload["spec"]["template"]}
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "g-worker", "uid": "x", "controller": True}
     pod["metadata"] |= {"name": "g-worker-0", "namespace": namespace, "ownerReferences": [owner]}
     kube.kubectl("create", "-f", "-", stdin=json.dumps(pod))
-    until("one pod", lambda: counts(kube, name), lambda one: one == (1, 1, 0))
+    until("one pod", lambda: counts(kube, name), lambda current: current == (1, 1, 0))
     kube.apply(profile(name, "side:2"))
     until("it is rolled", lambda: mark(stateful_set(kube, namespace)))
     kube.apply(group(namespace, name, replicas=3))
-    until("the group goes on", lambda: stateful_set(kube, namespace)["spec"]["replicas"], lambda one: one == 3)
+    until("the group goes on", lambda: stateful_set(kube, namespace)["spec"]["replicas"], lambda current: current == 3)
     assert name in mark(stateful_set(kube, namespace))
 
 
@@ -238,32 +240,32 @@ def test_leader_worker_role_is_rolled_instance_by_instance(kube: Kube, namespace
     def leaders() -> dict[str, tuple[str, str]]:
         """Image of the sidecar and UID of each leader."""
         return {
-            one["metadata"]["name"]: (
-                next(each["image"] for each in one["spec"]["containers"] if each["name"] == "side"),
-                one["metadata"]["uid"],
+            pod["metadata"]["name"]: (
+                next(container["image"] for container in pod["spec"]["containers"] if container["name"] == "side"),
+                pod["metadata"]["uid"],
             )
-            for one in kube.pods(namespace)
-            if one["metadata"]["name"].endswith("-0") and "deletionTimestamp" not in one["metadata"]
+            for pod in kube.pods(namespace)
+            if pod["metadata"]["name"].endswith("-0") and "deletionTimestamp" not in pod["metadata"]
         }
 
-    until("two instances", leaders, lambda one: sorted(one) == ["g-multi-0-0", "g-multi-1-0"])
+    until("two instances", leaders, lambda found: sorted(found) == ["g-multi-0-0", "g-multi-1-0"])
 
     def ready() -> str:
         make_ready(kube, namespace)  # each time: a leader's worker is created some time after its leader
         return str(condition(group_object(kube, namespace), "Ready").get("status"))
 
-    until("the group Ready", ready, lambda one: one == "True")
-    until("two pods", lambda: counts(kube, name), lambda one: one == (2, 2, 0))
+    until("the group Ready", ready, lambda current: current == "True")
+    until("two pods", lambda: counts(kube, name), lambda current: current == (2, 2, 0))
     kube.apply(profile(name, "side:2"))
-    half = until("one is new", leaders, lambda one: one.get("g-multi-1-0", ("",))[0] == "side:2")
-    assert half["g-multi-0-0"][0] == "side:1"
+    half_rolled = until("one is new", leaders, lambda found: found.get("g-multi-1-0", ("",))[0] == "side:2")
+    assert half_rolled["g-multi-0-0"][0] == "side:1"
     assert reason(kube, name) == "Rolling"
 
     def reason_and_leaders() -> tuple[str, dict[str, tuple[str, str]]]:
         make_ready(kube, namespace)
         return reason(kube, name), leaders()
 
-    _, both_new = until("all is new", reason_and_leaders, lambda one: one[0] == "UpToDate")
+    _, both_new = until("all is new", reason_and_leaders, lambda found: found[0] == "UpToDate")
     assert sorted(both_new) == ["g-multi-0-0", "g-multi-1-0"]
     assert {image for image, _ in both_new.values()} == {"side:2"}
 
@@ -274,9 +276,9 @@ def group_object(kube: Kube, namespace: str) -> Object:
 
 
 def leader_worker_group(namespace: str, profile_name: str) -> Object:
-    made = group(namespace, profile_name, replicas=2)
+    body = group(namespace, profile_name, replicas=2)
     spec = {"containers": [{"name": "engine", "image": "engine"}]}
-    made["spec"]["roles"] = [
+    body["spec"]["roles"] = [
         {
             "name": "multi",
             "replicas": 2,
@@ -284,7 +286,7 @@ def leader_worker_group(namespace: str, profile_name: str) -> Object:
             "leaderWorkerPattern": {"size": 2, "template": {"spec": spec}},
         }
     ]
-    return made
+    return body
 
 
 def make_ready(kube: Kube, namespace: str) -> None:

@@ -23,7 +23,7 @@ def test_every_sample_gets_its_objects_or_a_reason(kube: Kube) -> None:
     for number, path in enumerate(sorted(SAMPLES.rglob("*.yaml"))):
         namespace = f"sample-{number}"
         kube.kubectl("create", "namespace", namespace)
-        documents = [one for one in yaml.safe_load_all(path.read_text()) if one]
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
         for document in documents:
             document["metadata"]["namespace"] = namespace
         kube.apply(*documents)
@@ -32,17 +32,17 @@ def test_every_sample_gets_its_objects_or_a_reason(kube: Kube) -> None:
                 groups[namespace, document["metadata"]["name"]] = str(path.relative_to(SAMPLES))
     summary = []
     for (namespace, name), path in groups.items():
-        where = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
+        group_path = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
 
-        def verdict(where: str = where) -> Any:
-            return condition(kube.get(where), "Ready")
+        def verdict(path: str = group_path) -> Any:
+            return condition(kube.get(path), "Ready")
 
         ready = until(f"the verdict on {path}", verdict)
         label = f"rbg.workloads.x-k8s.io/group-name={name}"
-        made = kube.kubectl("-n", namespace, "get", "statefulsets,pods", "-l", label, "-o", "name").split()
+        names = kube.kubectl("-n", namespace, "get", "statefulsets,pods", "-l", label, "-o", "name").split()
         assert ready["reason"] in ("RoleNotReady", "Unsupported"), (path, ready)
-        assert bool(made) == (ready["reason"] == "RoleNotReady"), (path, made)
-        summary.append(f"{path}: {name}: {', '.join(made) or ready['message']}")
+        assert bool(names) == (ready["reason"] == "RoleNotReady"), (path, names)
+        summary.append(f"{path}: {name}: {', '.join(names) or ready['message']}")
     print(*summary, sep="\n")
     kube.kubectl("delete", "clusterengineruntimeprofiles", "--ignore-not-found", *PROFILES)
     assert len(summary) == 44

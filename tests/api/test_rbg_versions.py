@@ -22,8 +22,8 @@ CRD = "rolebasedgroups.workloads.x-k8s.io"
 POD = {"spec": {"containers": [{"name": "engine", "image": "engine", "unknown": {"to": "us"}}]}}
 
 
-def read(plane: ControlPlane, namespace: str, what: str, name: str) -> Any:
-    return json.loads(plane.kubectl("-n", namespace, "get", what, name, "-o", "json"))
+def read(plane: ControlPlane, namespace: str, resource: str, name: str) -> Any:
+    return json.loads(plane.kubectl("-n", namespace, "get", resource, name, "-o", "json"))
 
 
 def old_groups() -> list[Any]:
@@ -97,7 +97,7 @@ def test_server_side_apply_works_in_both_versions_on_one_object(plane: ControlPl
 
 
 def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: str) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [plane.binaries.kubectl, f"--kubeconfig={plane.kubeconfig}", "-n", namespace, "get", OLD],
         capture_output=True,
         text=True,
@@ -105,7 +105,7 @@ def test_old_version_is_served_with_a_warning(plane: ControlPlane, namespace: st
     )
     assert (
         "workloads.x-k8s.io/v1alpha1 RoleBasedGroup is deprecated; use workloads.x-k8s.io/v1alpha2 RoleBasedGroup"
-    ) in done.stderr
+    ) in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,9 @@ def test_old_group_is_realised_and_its_status_reads_the_same(kube: Kube, namespa
     }
     kube.apply(body)
     path = f"/apis/workloads.x-k8s.io/v1alpha1/namespaces/{namespace}/rolebasedgroups/demo"
-    until("the verdict", lambda: condition(kube.get(path), "Ready"), lambda one: one.get("reason") == "RoleNotReady")
+    until(
+        "the verdict", lambda: condition(kube.get(path), "Ready"), lambda ready: ready.get("reason") == "RoleNotReady"
+    )
     assert kube.get(f"/apis/apps/v1/namespaces/{namespace}/statefulsets/demo-worker")
 
 
@@ -166,7 +168,7 @@ def assert_within(written: Any, back: Any) -> None:
             assert_within(value, back[key])
     elif isinstance(written, list):
         assert len(written) == len(back)
-        for one, other in zip(written, back, strict=True):
-            assert_within(one, other)
+        for item, other in zip(written, back, strict=True):
+            assert_within(item, other)
     else:
         assert written == back

@@ -35,26 +35,26 @@ def signing_key(kube: Kube) -> SigningKey:
 def replicas(kube: Kube, plane: ControlPlane) -> Iterator[list[OperatorProcess]]:
     """Two operators, not started, and no Secret."""
     kube.kubectl("-n", NAMESPACE, "delete", "secret", SECRET, "--ignore-not-found")
-    processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{one}") for one in "ab"]
+    processes = [OperatorProcess(plane.kubeconfig_for(OPERATOR), f"patio-operator-{letter}") for letter in "ab"]
     yield processes
-    for one in processes:
-        if one.launched:
-            one.stop()
-        print(one.logged())
-        assert "forbidden" not in one.logged()
+    for process in processes:
+        if process.launched:
+            process.stop()
+        print(process.logged())
+        assert "forbidden" not in process.logged()
 
 
 def test_two_replicas_make_one_key_and_it_survives_their_restart(kube: Kube, replicas: list[OperatorProcess]) -> None:
-    for one in replicas:
-        one.launch()
-    for one in replicas:
-        one.wait()
-    made = secret(kube)
-    assert sum(one.logged().count("signing key") for one in replicas) == 1, "one made it, the other took it"
-    for one in replicas:
-        one.kill()
-        one.start()
-    assert secret(kube) == made
+    for replica in replicas:
+        replica.launch()
+    for replica in replicas:
+        replica.wait()
+    stored = secret(kube)
+    assert sum(replica.logged().count("signing key") for replica in replicas) == 1, "one made it, the other took it"
+    for replica in replicas:
+        replica.kill()
+        replica.start()
+    assert secret(kube) == stored
 
 
 def test_key_rotated_on_request_endorses_its_successor(kube: Kube, replicas: list[OperatorProcess]) -> None:
@@ -81,13 +81,13 @@ def test_new_pod_gets_only_the_public_part_of_the_key(kube: Kube, operator: Oper
         httpx.post(f"https://127.0.0.1:{operator.webhook_port}/mutate/pods", json=review, verify=False).json()
         for _ in range(2)
     ]
-    patches = [base64.b64decode(one["response"]["patch"]).decode() for one in answers]
-    assert all(signing_key(kube).public in one for one in patches)
+    patches = [base64.b64decode(answer["response"]["patch"]).decode() for answer in answers]
+    assert all(signing_key(kube).public in patch for patch in patches)
     assert "PRIVATE" not in patches[0]
-    words = [hook_of(json.loads(one))["httpHeaders"][0]["value"] for one in patches]
-    assert words[0] != words[1], "each pod has a word of its own"
+    proofs = [hook_of(json.loads(patch))["httpHeaders"][0]["value"] for patch in patches]
+    assert proofs[0] != proofs[1], "each pod has a word of its own"
 
 
 def hook_of(patch: list[Any]) -> Any:
-    (lifecycle,) = [one["value"] for one in patch if one["path"] == "/spec/containers/0/lifecycle"]
+    (lifecycle,) = [operation["value"] for operation in patch if operation["path"] == "/spec/containers/0/lifecycle"]
     return lifecycle["preStop"]["httpGet"]

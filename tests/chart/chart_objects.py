@@ -16,12 +16,12 @@ Render = Callable[..., list[Object]]
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [one for one in objects if one["kind"] == kind]
+    return [body for body in objects if body["kind"] == kind]
 
 
 def only(objects: list[Object], kind: str) -> Object:
-    (one,) = of_kind(objects, kind)
-    return one
+    (body,) = of_kind(objects, kind)
+    return body
 
 
 def pod_of(objects: list[Object]) -> Object:
@@ -43,7 +43,7 @@ def sidecar_of(objects: list[Object]) -> Object:
 
 
 def variables_of(objects: list[Object]) -> dict[str, str]:
-    return {one["name"]: one.get("value", "") for one in container_of(objects)["env"]}
+    return {variable["name"]: variable.get("value", "") for variable in container_of(objects)["env"]}
 
 
 def images(objects: list[Object]) -> set[str]:

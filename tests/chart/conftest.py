@@ -36,7 +36,7 @@ def render(helm: Helm) -> Render:
     def run(*values: str) -> list[Object]:
         done = helm("template", *(f"--set={value}" for value in values))
         assert done.returncode == 0, done.stderr
-        return [one for one in yaml.safe_load_all(done.stdout) if one]
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
 
     return run
 

@@ -115,7 +115,7 @@ def test_operator_is_never_given_a_wildcard(rendered: list[Object]) -> None:
 
 def rights(objects: list[Object]) -> dict[str, set[str]]:
     """What the operator may do in every namespace, by resource; what is limited to names is left out."""
-    (role,) = [one for one in of_kind(objects, "ClusterRole") if one["metadata"]["name"] == "patio-operator"]
+    (role,) = [role for role in of_kind(objects, "ClusterRole") if role["metadata"]["name"] == "patio-operator"]
     found: dict[str, set[str]] = {}
     for rule in role["rules"]:
         for resource in () if "resourceNames" in rule else rule["resources"]:
@@ -136,7 +136,7 @@ def test_rights_are_those_of_the_mode(render: Callable[..., list[Object]], mode:
     assert not {"rolebasedgroups/status", "rolebasedgroups/finalizers"} & may.keys()
     assert may["deployments"] == {"get"}
     assert not [rule for rule in operator_rules(objects) if "rbg-controller" in rule.get("resourceNames", [])]
-    (role,) = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "patio-operator"]
+    (role,) = [role for role in of_kind(objects, "Role") if role["metadata"]["name"] == "patio-operator"]
     assert {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]} in role["rules"], "profiles are tried"
     assert variables_of(objects)["PATIO_GROUPS"] == ("observe" if mode == "observe" else "off")
     if mode != "observe":
@@ -158,7 +158,7 @@ def test_workloads_are_patched_only_where_profiles_roll(render: Callable[..., li
 
 
 def test_no_right_is_given_twice(render: Callable[..., list[Object]]) -> None:
-    (role,) = [one for one in of_kind(render(), "Role") if one["metadata"]["name"] == "patio-operator"]
+    (role,) = [role for role in of_kind(render(), "Role") if role["metadata"]["name"] == "patio-operator"]
     assert not [rule for rule in role["rules"] if "pods" in rule["resources"]], "it may create them everywhere"
 
 
@@ -174,21 +174,21 @@ OF_THE_CLUSTER = {
 
 def test_rights_end_with_the_namespaces_that_are_watched(render: Callable[..., list[Object]]) -> None:
     objects = render(*CONFINED)
-    roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+    roles = {role["metadata"]["name"]: role for role in of_kind(objects, "ClusterRole")}
     everywhere = only(objects, "ClusterRoleBinding")
     assert everywhere["roleRef"]["name"] == "patio-operator-cluster"
     of_all = {resource for rule in roles["patio-operator-cluster"]["rules"] for resource in rule["resources"]}
     assert of_all == OF_THE_CLUSTER
     inside = {resource for rule in roles["patio-operator"]["rules"] for resource in rule["resources"]}
     assert not inside & OF_THE_CLUSTER
-    bound = [one for one in of_kind(objects, "RoleBinding") if one["roleRef"]["name"] == "patio-operator"]
-    assert {one["metadata"]["namespace"] for one in bound if one["roleRef"]["kind"] == "ClusterRole"} == {
+    bound = [binding for binding in of_kind(objects, "RoleBinding") if binding["roleRef"]["name"] == "patio-operator"]
+    assert {binding["metadata"]["namespace"] for binding in bound if binding["roleRef"]["kind"] == "ClusterRole"} == {
         "team-a",
         "team-b",
     }
     for webhook in only(objects, "MutatingWebhookConfiguration")["webhooks"]:
         assert webhook["namespaceSelector"]["matchExpressions"][1]["values"] == ["team-a", "team-b"]
-    validating = {one["name"]: one for one in only(objects, "ValidatingWebhookConfiguration")["webhooks"]}
+    validating = {webhook["name"]: webhook for webhook in only(objects, "ValidatingWebhookConfiguration")["webhooks"]}
     (selected,) = validating["loraadapters.patio.dev"]["namespaceSelector"]["matchExpressions"]
     assert (selected["operator"], selected["values"]) == ("In", ["team-a", "team-b"])
     assert "namespaceSelector" not in validating["profiles.patio.dev"]
@@ -197,7 +197,7 @@ def test_rights_end_with_the_namespaces_that_are_watched(render: Callable[..., l
 
 def test_confined_and_not_it_has_the_same_rights(render: Callable[..., list[Object]]) -> None:
     def all_rights(*values: str) -> set[tuple[str, str, str]]:
-        roles = [one for one in of_kind(render(*values), "ClusterRole") if "operator" in one["metadata"]["name"]]
+        roles = [role for role in of_kind(render(*values), "ClusterRole") if "operator" in role["metadata"]["name"]]
         return {
             (resource, verb, str(rule.get("resourceNames")))
             for role in roles
@@ -216,7 +216,7 @@ def test_what_needs_the_whole_cluster_is_rejected_for_namespaces(helm: Helm) -> 
 
 
 def test_viewers_of_the_cluster_see_which_profiles_there_are(rendered: list[Object]) -> None:
-    (view,) = [one for one in of_kind(rendered, "ClusterRole") if one["metadata"]["name"] == "patio-view"]
+    (view,) = [role for role in of_kind(rendered, "ClusterRole") if role["metadata"]["name"] == "patio-view"]
     (rule,) = [rule for rule in view["rules"] if "clusterengineruntimeprofiles" in rule["resources"]]
     assert {"get", "list"} <= set(rule["verbs"])
 
@@ -224,7 +224,9 @@ def test_viewers_of_the_cluster_see_which_profiles_there_are(rendered: list[Obje
 def test_user_is_the_namespaces_where_it_is_left_out(render: Callable[..., list[Object]]) -> None:
     """As OpenShift's restricted-v2 wants it."""
     nobody = [
-        f"{who}.securityContext.{key}=null" for who in ("operator", "sidecar") for key in ("runAsUser", "runAsGroup")
+        f"{component}.securityContext.{key}=null"
+        for component in ("operator", "sidecar")
+        for key in ("runAsUser", "runAsGroup")
     ]
     objects = render(*nobody, "webhook.certManager.enabled=true")
     spec = only(objects, "Deployment")["spec"]["template"]["spec"]
@@ -241,7 +243,7 @@ def test_operator_can_be_reached_on_its_node(render: Callable[..., list[Object]]
     objects = render("operator.hostNetwork=true", "webhook.securePort=10260", "operator.healthPort=10261")
     spec = only(objects, "Deployment")["spec"]["template"]["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
-    ports = {one["name"]: one["containerPort"] for one in spec["containers"][0]["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in spec["containers"][0]["ports"]}
     assert ports == {"http": 10261, "webhook": 10260}
     variables = variables_of(objects)
     assert (variables["PATIO_WEBHOOK_PORT"], variables["PATIO_HEALTH_PORT"]) == ("10260", "10261")
@@ -270,13 +272,13 @@ def test_secrets_are_readable_only_in_the_granted_namespaces(render: Callable[..
         bindings = [*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")]
         name = "patio-operator-secrets"
         found = {
-            one["metadata"].get("namespace", "*"): one["rules"] for one in roles if one["metadata"]["name"] == name
+            role["metadata"].get("namespace", "*"): role["rules"] for role in roles if role["metadata"]["name"] == name
         }
-        bound = [one for one in bindings if one["metadata"]["name"] == name]
-        assert {one["metadata"].get("namespace", "*") for one in bound} == set(found)
-        for one in bound:
-            assert one["roleRef"]["kind"] == ("Role" if "namespace" in one["metadata"] else "ClusterRole")
-            assert one["subjects"] == [{"kind": "ServiceAccount", "name": "patio-operator", "namespace": NAMESPACE}]
+        bound = [binding for binding in bindings if binding["metadata"]["name"] == name]
+        assert {binding["metadata"].get("namespace", "*") for binding in bound} == set(found)
+        for binding in bound:
+            assert binding["roleRef"]["kind"] == ("Role" if "namespace" in binding["metadata"] else "ClusterRole")
+            assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "patio-operator", "namespace": NAMESPACE}]
         if values:
             assert variables_of(objects)["PATIO_SECRET_NAMESPACES"] == ",".join(found)
         return found
@@ -312,18 +314,18 @@ def test_operator_creates_pods_in_its_namespace_by_dry_run_only(
     objects = render()
     policy = only(objects, "ValidatingAdmissionPolicy")["spec"]
     assert "namespaceSelector" not in policy["matchConstraints"], "it holds in all namespaces"
-    (elsewhere,) = [one["expression"] for one in policy["validations"]]
+    (elsewhere,) = [validation["expression"] for validation in policy["validations"]]
     assert elsewhere.startswith("request.dryRun || (")
     for part in (f'request.namespace != "{NAMESPACE}"', 'o.kind == "RoleBasedGroup"', "o.controller"):
         assert part in elsewhere, "where it realises groups, it makes the pods of leader-worker roles"
     observing = only(render("groups.mode=observe"), "ValidatingAdmissionPolicy")["spec"]
-    assert [one["expression"] for one in observing["validations"]] == ["request.dryRun"]
+    assert [validation["expression"] for validation in observing["validations"]] == ["request.dryRun"]
     assert only(objects, "ValidatingAdmissionPolicyBinding")["spec"]["validationActions"] == ["Deny"]
     assert "ValidatingAdmissionPolicy" not in helm("template", "--kube-version", "1.29.0").stdout, "it came with 1.30"
 
 
 def test_profiles_are_reviewed_except_the_one_of_the_chart(rendered: list[Object]) -> None:
-    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhooks = {webhook["name"]: webhook for webhook in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
     webhook = webhooks["profiles.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
     (unless,) = webhook["objectSelector"]["matchExpressions"]
@@ -334,7 +336,7 @@ def test_profiles_are_reviewed_except_the_one_of_the_chart(rendered: list[Object
 
 
 def test_lora_adapters_are_compared_unless_the_webhook_is_down(rendered: list[Object]) -> None:
-    webhooks = {one["name"]: one for one in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
+    webhooks = {webhook["name"]: webhook for webhook in only(rendered, "ValidatingWebhookConfiguration")["webhooks"]}
     webhook = webhooks["loraadapters.patio.dev"]
     assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
     assert webhook["clientConfig"]["service"]["path"] == LORA_ADAPTERS_PATH
@@ -344,7 +346,7 @@ def test_lora_adapters_are_compared_unless_the_webhook_is_down(rendered: list[Ob
 
 
 def test_those_who_may_edit_lora_adapters_may_scale_them(rendered: list[Object]) -> None:
-    roles = {one["metadata"]["name"]: one["rules"] for one in rendered if one["kind"] == "ClusterRole"}
+    roles = {role["metadata"]["name"]: role["rules"] for role in rendered if role["kind"] == "ClusterRole"}
     for name, verb in (("patio-edit", "update"), ("patio-edit", "patch"), ("patio-view", "get")):
         (rule,) = [rule for rule in roles[name] if "patio.dev" in rule["apiGroups"]]
         assert "loraadapters/scale" in rule["resources"]
@@ -357,7 +359,7 @@ def test_operator_cannot_gain_rights_of_others(rendered: list[Object]) -> None:
         assert not {"roles", "clusterroles", "rolebindings", "serviceaccounts/token", "pods/exec"} & set(
             rule["resources"]
         ), rule
-    roles = {one["metadata"]["name"] for one in rendered if one["kind"] in ("ClusterRole", "Role")}
+    roles = {role["metadata"]["name"] for role in rendered if role["kind"] in ("ClusterRole", "Role")}
     for kind in ("ClusterRoleBinding", "RoleBinding"):
         assert only(rendered, kind)["roleRef"]["name"] in roles
 
@@ -369,25 +371,25 @@ def test_operator_runs_with_nothing_it_does_not_need(rendered: list[Object]) -> 
     assert container["resources"]["requests"]
     assert container["resources"]["limits"]["memory"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    assert not [one for one in spec["volumes"] if "hostPath" in one]
+    assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
 
 
 def test_probes_and_service_reach_ports_that_the_container_has(rendered: list[Object]) -> None:
     (container,) = only(rendered, "Deployment")["spec"]["template"]["spec"]["containers"]
-    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"http": 8080, "webhook": 9443}
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         assert container[probe]["httpGet"]["port"] in ports
-    services = {one["metadata"]["name"]: one["spec"]["ports"] for one in of_kind(rendered, "Service")}
-    assert [(one["port"], one["targetPort"]) for one in services["patio-webhook"]] == [(443, "webhook")]
-    assert [(one["port"], one["targetPort"]) for one in services["patio-operator"]] == [(8080, "http")]
+    services = {service["metadata"]["name"]: service["spec"]["ports"] for service in of_kind(rendered, "Service")}
+    assert [(port["port"], port["targetPort"]) for port in services["patio-webhook"]] == [(443, "webhook")]
+    assert [(port["port"], port["targetPort"]) for port in services["patio-operator"]] == [(8080, "http")]
 
 
 def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Object]]) -> None:
     objects = render("operator.replicas=2")
     deployment = only(objects, "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
-    selectors = [one["spec"]["selector"] for one in of_kind(objects, "Service")]
+    selectors = [service["spec"]["selector"] for service in of_kind(objects, "Service")]
     selectors += [deployment["spec"]["selector"]["matchLabels"]]
     selectors += [only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
     assert all(selector.items() <= labels for selector in selectors)
@@ -396,7 +398,7 @@ def test_every_selector_finds_the_operators_pods(render: Callable[..., list[Obje
 def test_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[Object]) -> None:
     webhooks = only(rendered, "MutatingWebhookConfiguration")["webhooks"]
     unless = {"key": "patio.dev/inject", "operator": "NotIn", "values": ["false"]}
-    assert {one["name"]: one["objectSelector"]["matchExpressions"] for one in webhooks} == {
+    assert {webhook["name"]: webhook["objectSelector"]["matchExpressions"] for webhook in webhooks} == {
         "profile.patio.dev": [{"key": "patio.dev/profile", "operator": "Exists"}, unless],
         "engine-runtimes.patio.dev": [
             {"key": "patio.dev/engine-runtimes", "operator": "In", "values": ["true"]},
@@ -410,25 +412,25 @@ def test_webhook_sees_only_the_creation_of_pods_that_ask_for_it(rendered: list[O
         assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
         assert webhook["sideEffects"] == "None"
         assert webhook["reinvocationPolicy"] == "IfNeeded"
-        asks = len(webhook["objectSelector"]["matchExpressions"]) > 1
-        assert asks != ("matchConditions" in webhook)
+        has_selector = len(webhook["objectSelector"]["matchExpressions"]) > 1
+        assert has_selector != ("matchConditions" in webhook)
 
 
 def test_only_pods_that_ask_or_have_a_sidecar_wait_for_operator(render: Callable[..., list[Object]]) -> None:
     def policies(*values: str) -> Object:
         webhooks = only(render(*values), "MutatingWebhookConfiguration")["webhooks"]
-        return {one["name"]: one["failurePolicy"] for one in webhooks}
+        return {webhook["name"]: webhook["failurePolicy"] for webhook in webhooks}
 
-    asked = {"profile.patio.dev": "Fail", "engine-runtimes.patio.dev": "Fail"}
+    selected = {"profile.patio.dev": "Fail", "engine-runtimes.patio.dev": "Fail"}
     upstream = {"upstream-sidecar.patio.dev": "Fail", "upstream-pod.patio.dev": "Ignore"}
-    assert policies() == policies("groups.mode=observe") == asked | upstream
-    assert policies("groups.mode=manage") == policies("groups.mode=off") == asked
+    assert policies() == policies("groups.mode=observe") == selected | upstream
+    assert policies("groups.mode=manage") == policies("groups.mode=off") == selected
     assert set(policies("webhook.failurePolicy=Ignore").values()) == {"Ignore"}
 
 
 def test_operator_may_write_its_own_lease_and_read_upstreams(rendered: list[Object]) -> None:
     def of_leases(kind: str) -> list[tuple[Any, Any]]:
-        (role,) = [one for one in of_kind(rendered, kind) if one["metadata"]["name"] == "patio-operator"]
+        (role,) = [body for body in of_kind(rendered, kind) if body["metadata"]["name"] == "patio-operator"]
         rules = [rule for rule in role["rules"] if "leases" in rule["resources"]]
         return [(rule.get("resourceNames"), rule["verbs"]) for rule in rules]
 
@@ -443,16 +445,19 @@ def test_certificates_come_from_the_operator_or_cert_manager(render: Callable[..
     own = render("webhook.certificate.hours=0.01", "webhook.certificate.renewHours=0.001")
     assert not of_kind(own, "Certificate")
     assert variables_of(own)["PATIO_CERTIFICATE_HOURS"] == "0.01"
-    theirs = render("webhook.certManager.enabled=true")
-    assert {one["metadata"]["name"] for one in of_kind(theirs, "Certificate")} == {"patio-webhook", "patio-webhook-ca"}
-    configuration = only(theirs, "MutatingWebhookConfiguration")
+    with_cert_manager = render("webhook.certManager.enabled=true")
+    assert {certificate["metadata"]["name"] for certificate in of_kind(with_cert_manager, "Certificate")} == {
+        "patio-webhook",
+        "patio-webhook-ca",
+    }
+    configuration = only(with_cert_manager, "MutatingWebhookConfiguration")
     assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/patio-webhook"}
-    rules = operator_rules(theirs)
+    rules = operator_rules(with_cert_manager)
     assert not [rule for rule in rules if "mutatingwebhookconfigurations" in rule["resources"]]
     secrets = [rule["resourceNames"] for rule in rules if "secrets" in rule["resources"] and "resourceNames" in rule]
     assert secrets == [["patio-signing-key"]]
-    folder = variables_of(theirs)["PATIO_CERTIFICATE_FOLDER"]
-    (container,) = only(theirs, "Deployment")["spec"]["template"]["spec"]["containers"]
+    folder = variables_of(with_cert_manager)["PATIO_CERTIFICATE_FOLDER"]
+    (container,) = only(with_cert_manager, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert {"name": "tls", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
 
 
@@ -470,15 +475,15 @@ def test_webhook_never_sees_namespaces_a_cluster_needs_to_start(
     render: Callable[..., list[Object]],
 ) -> None:
     webhooks = only(render(), "MutatingWebhookConfiguration")["webhooks"]
-    excluded = [one["namespaceSelector"]["matchExpressions"][0] for one in webhooks]
-    assert [(one["key"], one["operator"], set(one["values"])) for one in excluded] == 4 * [
+    excluded = [webhook["namespaceSelector"]["matchExpressions"][0] for webhook in webhooks]
+    assert [(expression["key"], expression["operator"], set(expression["values"])) for expression in excluded] == 4 * [
         ("kubernetes.io/metadata.name", "NotIn", {"kube-system", "kube-node-lease", NAMESPACE})
     ]
 
 
 def test_rendered_objects_can_be_applied_singly_without_hooks(rendered: list[Object]) -> None:
-    assert not [one for one in rendered if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
-    names = [(one["kind"], one["metadata"]["name"]) for one in rendered]
+    assert not [body for body in rendered if "helm.sh/hook" in (body["metadata"].get("annotations") or {})]
+    names = [(body["kind"], body["metadata"]["name"]) for body in rendered]
     assert len(names) == len(set(names))
 
 
@@ -496,8 +501,8 @@ def test_default_profile_is_native_sidecar_that_gates_readiness(rendered: list[O
     assert_restricted(sidecar["securityContext"])
     assert sidecar["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9091}
     assert sidecar["livenessProbe"]["httpGet"] == {"path": "/health", "port": 9091}
-    assert [one["name"] for one in sidecar["env"]] == ["PATIO_DOWNLOAD_LIMIT"], "the rest depends on the pod"
-    volumes = {one["name"]: one for one in profile["spec"]["volumes"]}
+    assert [variable["name"] for variable in sidecar["env"]] == ["PATIO_DOWNLOAD_LIMIT"], "the rest depends on the pod"
+    volumes = {volume["name"]: volume for volume in profile["spec"]["volumes"]}
     for mount in sidecar["volumeMounts"]:
         assert "emptyDir" in volumes[mount["name"]]
 
@@ -533,15 +538,15 @@ def test_replicas_prefer_nodes_of_their_own(render: Callable[..., list[Object]])
     term = preferred["podAffinityTerm"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
     assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    mine = render("operator.affinity.nodeAffinity.mine=1")
-    assert only(mine, "Deployment")["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": {"mine": 1}}
+    overridden = render("operator.affinity.nodeAffinity.mine=1")
+    assert only(overridden, "Deployment")["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": {"mine": 1}}
 
 
 def test_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert images(render()) == {f"docker.io/patio/operator:{version}", f"docker.io/patio/sidecar:{version}"}
-    mine = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")
-    assert images(mine) == {"here/operator:v7", "docker.io/patio/sidecar:v8"}
+    with_tags = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")
+    assert images(with_tags) == {"here/operator:v7", "docker.io/patio/sidecar:v8"}
 
 
 def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., list[Object]]) -> None:

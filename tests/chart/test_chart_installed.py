@@ -64,7 +64,7 @@ def read(plane: ControlPlane, *what: str) -> Any:
 
 def ca_bundles(plane: ControlPlane) -> list[str | None]:
     webhooks = read(plane, "mutatingwebhookconfiguration/patio")["webhooks"]
-    return [one["clientConfig"].get("caBundle") for one in webhooks]
+    return [webhook["clientConfig"].get("caBundle") for webhook in webhooks]
 
 
 def test_api_server_keeps_the_default_profile_as_written(installed: ControlPlane) -> None:
@@ -85,7 +85,7 @@ def test_upgrade_leaves_the_ca_bundle_alone(installed: ControlPlane, helm: Helm)
     done = helm("upgrade", "patio", str(CHART), "--set=webhook.timeoutSeconds=7")
     assert done.returncode == 0, done.stderr
     webhooks = read(installed, "mutatingwebhookconfiguration/patio")["webhooks"]
-    assert [one["timeoutSeconds"] for one in webhooks] == [7, 7, 7, 5]
+    assert [webhook["timeoutSeconds"] for webhook in webhooks] == [7, 7, 7, 5]
     assert ca_bundles(installed) == 4 * [bundle]
 
 
@@ -95,7 +95,7 @@ def test_upgrade_can_change_which_namespaces_are_watched(installed: ControlPlane
         done = helm("upgrade", "patio", str(CHART), *values)
         assert done.returncode == 0, done.stderr
         bound = read(installed, "clusterrolebindings")["items"]
-        names = [one["metadata"]["name"] for one in bound if one["metadata"]["name"].startswith("patio")]
+        names = [binding["metadata"]["name"] for binding in bound if binding["metadata"]["name"].startswith("patio")]
         assert names == ["patio-operator" if values == ("--reset-values",) else "patio-operator-cluster"]
 
 
@@ -168,11 +168,11 @@ def test_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path: Pa
             "the group realised and told of, the adapter held",
             lambda: read(installed, made, "--namespace=team")["items"],
             lambda seen: (
-                {"StatefulSet", "Service", "Event"} <= {one["kind"] for one in seen}
+                {"StatefulSet", "Service", "Event"} <= {body["kind"] for body in seen}
                 and all(
-                    one.get("status", {}).get("conditions")
-                    for one in seen
-                    if one["kind"] in ("RoleBasedGroup", "LoraAdapter")
+                    body.get("status", {}).get("conditions")
+                    for body in seen
+                    if body["kind"] in ("RoleBasedGroup", "LoraAdapter")
                 )
             ),
             within=30,
@@ -187,21 +187,21 @@ def test_operator_gets_by_with_what_it_may(installed: ControlPlane, tmp_path: Pa
 
 def test_uninstalled_chart_blocks_no_pods_and_installs_again(installed: ControlPlane, helm: Helm) -> None:
     installed.kubectl("create", "namespace", "after")
-    asks = {"metadata": {"name": "engine", "labels": {"patio.dev/profile": "patio"}}} | ENGINE
+    pod = {"metadata": {"name": "engine", "labels": {"patio.dev/profile": "patio"}}} | ENGINE
     with pytest.raises(subprocess.CalledProcessError) as held_up:  # nobody answers: no operator runs
-        installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+        installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(pod))
     assert "failed calling webhook" in held_up.value.stderr
     done = helm("uninstall", "patio", "--debug")
     assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
-    deletions = [line for line in said.splitlines() if "tarting delete" in line]
-    assert "MutatingWebhookConfiguration" in deletions[0], said
-    installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(asks))
+    output = done.stdout + done.stderr
+    deletions = [line for line in output.splitlines() if "tarting delete" in line]
+    assert "MutatingWebhookConfiguration" in deletions[0], output
+    installed.kubectl("create", "--namespace=after", "--filename=-", stdin=json.dumps(pod))
     left = installed.kubectl("get", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "--output=name")
     assert left == ""
     done = helm("install", "patio", str(CHART), "--create-namespace")
     assert done.returncode == 0, done.stderr
-    assert read(installed, "pod/engine", "--namespace=after")["metadata"]["labels"] == asks["metadata"]["labels"]
+    assert read(installed, "pod/engine", "--namespace=after")["metadata"]["labels"] == pod["metadata"]["labels"]
 
 
 def is_ready(operator: subprocess.Popen[bytes], port: int) -> bool:

@@ -25,28 +25,28 @@ def annotation(name: str) -> list[dict[str, Any]]:
 def test_listed_crds_are_those_of_the_chart() -> None:
     crds = [yaml.safe_load(path.read_text()) for path in (CHART / "crds").glob("*.yaml")]
     stored = {
-        (one["metadata"]["name"], one["spec"]["names"]["kind"], version["name"])
-        for one in crds
-        for version in one["spec"]["versions"]
+        (crd["metadata"]["name"], crd["spec"]["names"]["kind"], version["name"])
+        for crd in crds
+        for version in crd["spec"]["versions"]
         if version["storage"]
     }
     listed = annotation("crds")
-    assert {(one["name"], one["kind"], one["version"]) for one in listed} == stored
-    assert all(one["displayName"] and one["description"] for one in listed)
+    assert {(crd["name"], crd["kind"], crd["version"]) for crd in listed} == stored
+    assert all(crd["displayName"] and crd["description"] for crd in listed)
 
 
 def test_each_crd_has_an_example_that_its_schema_accepts() -> None:
     examples = annotation("crdsExamples")
-    assert [one["kind"] for one in examples] == [one["kind"] for one in annotation("crds")]
-    for one in examples:
-        model = MODELS[one["kind"]]
-        assert one["apiVersion"] == f"{model.group}/{model.version}"
-        model.model_validate(one)
+    assert [example["kind"] for example in examples] == [crd["kind"] for crd in annotation("crds")]
+    for example in examples:
+        model = MODELS[example["kind"]]
+        assert example["apiVersion"] == f"{model.group}/{model.version}"
+        model.model_validate(example)
 
 
 @pytest.mark.api  # helm is one of the cluster's binaries
 def test_listed_images_are_those_of_the_chart(render: Render) -> None:
-    assert {one["image"] for one in annotation("images")} == images(render())
+    assert {entry["image"] for entry in annotation("images")} == images(render())
 
 
 def test_prerelease_is_marked_as_one() -> None:
@@ -62,6 +62,6 @@ def test_chart_has_the_version_of_the_operator() -> None:
 def test_job_upgrades_the_crds_of_the_chart() -> None:
     names = {path.stem for path in (CHART / "crds").glob("*.yaml")}
     template = (CHART / "templates" / "crd-upgrade.yaml").read_text()
-    assert {f"{one['name'].partition('.')[2]}_{one['name'].partition('.')[0]}" for one in annotation("crds")} == names
-    for one in annotation("crds"):
-        assert template.count(one["name"]) == 2, "what is looked up, and what the Job may change"
+    assert {f"{crd['name'].partition('.')[2]}_{crd['name'].partition('.')[0]}" for crd in annotation("crds")} == names
+    for crd in annotation("crds"):
+        assert template.count(crd["name"]) == 2, "what is looked up, and what the Job may change"

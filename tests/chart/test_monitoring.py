@@ -42,7 +42,7 @@ Render = Callable[..., list[Object]]
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
-    return [one for one in objects if one["kind"] == kind]
+    return [body for body in objects if body["kind"] == kind]
 
 
 def on(name: str, mode: str = "always") -> tuple[str, ...]:
@@ -54,12 +54,12 @@ def on(name: str, mode: str = "always") -> tuple[str, ...]:
 
 
 def only(objects: list[Object], kind: str) -> Object:
-    (one,) = of_kind(objects, kind)
-    return one
+    (body,) = of_kind(objects, kind)
+    return body
 
 
 def test_nothing_for_monitoring_is_there_by_default(rendered: list[Object]) -> None:
-    assert not [one for one in rendered if one["kind"] in (*APIS, "ConfigMap")]
+    assert not [body for body in rendered if body["kind"] in (*APIS, "ConfigMap")]
     annotations = only(rendered, "Deployment")["spec"]["template"]["metadata"].get("annotations", {})
     assert not [name for name in annotations if name.startswith("prometheus.io/")]
 
@@ -69,8 +69,8 @@ def test_object_is_skipped_where_its_crd_is_missing(helm: Helm, render: Render, 
     kind = KINDS[name]
     values = on(name, "skip")
     assert not of_kind(render(*values), kind)
-    there = helm("template", "--api-versions", APIS[kind], *(f"--set={value}" for value in values))
-    assert f"kind: {kind}\n" in there.stdout, there.stderr
+    enabled = helm("template", "--api-versions", APIS[kind], *(f"--set={value}" for value in values))
+    assert f"kind: {kind}\n" in enabled.stdout, enabled.stderr
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -132,7 +132,9 @@ def test_pod_monitor_finds_the_sidecars_port(rendered: list[Object], render: Ren
 def test_pod_monitor_gives_the_labels_that_dashboards_use(render: Render) -> None:
     labels = only(render(*on("podMonitor")), "PodMonitor")["spec"]["podTargetLabels"]
     names = {re.sub(r"[^a-zA-Z0-9_]", "_", label) for label in labels}
-    used = {variable.label for one in DASHBOARDS for variable in one.variables if hasattr(variable, "label")}
+    used = {
+        variable.label for dashboard in DASHBOARDS for variable in dashboard.variables if hasattr(variable, "label")
+    }
     assert {label for label in used if label.startswith("rbg_")} <= names
 
 
@@ -160,9 +162,9 @@ def test_service_monitor_selects_the_operators_service_alone(render: Render) -> 
     spec = only(objects, "ServiceMonitor")["spec"]
     assert spec["namespaceSelector"] == {"matchNames": [NAMESPACE]}
     wanted = spec["selector"]["matchLabels"].items()
-    (service,) = [one for one in of_kind(objects, "Service") if wanted <= one["metadata"]["labels"].items()]
+    (service,) = [service for service in of_kind(objects, "Service") if wanted <= service["metadata"]["labels"].items()]
     assert service["metadata"]["name"] == "patio-operator"
-    assert {one["port"] for one in spec["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in spec["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
 
 
 def test_annotations_name_the_operators_port(render: Render) -> None:
@@ -188,8 +190,9 @@ def test_rules_are_the_plain_file_by_default(render: Render) -> None:
 def test_promtool_accepts_the_rules_of_the_chart(render: Render, tmp_path: Path) -> None:
     # By --set fractions are strings, and numbers of a file are floats: both have to end as numbers in the expressions.
     changed = [
-        f"monitoring.rules.thresholds.{one.name}={one.allowed[0] if one.allowed else one.default * 2:g}"
-        for one in THRESHOLDS
+        f"monitoring.rules.thresholds.{threshold.name}="
+        f"{threshold.allowed[0] if threshold.allowed else threshold.default * 2:g}"
+        for threshold in THRESHOLDS
     ]
     spec = only(render(*on("rules"), *changed), "PrometheusRule")["spec"]
     assert "${" not in json.dumps(spec)
@@ -204,15 +207,15 @@ def test_promtool_accepts_the_rules_of_the_chart(render: Render, tmp_path: Path)
 
 def test_threshold_without_a_value_is_rejected(helm: Helm) -> None:
     done = helm(
-        "template", *(f"--set={one}" for one in (*on("rules"), "monitoring.rules.thresholds.queueSeconds=null"))
+        "template", *(f"--set={setting}" for setting in (*on("rules"), "monitoring.rules.thresholds.queueSeconds=null"))
     )
     assert done.returncode != 0
     assert "monitoring.rules.thresholds has no queueSeconds" in done.stderr
 
 
-def test_threshold_is_in_the_expression_and_in_the_words(render: Render) -> None:
+def test_threshold_is_in_the_expression_and_in_the_texts(render: Render) -> None:
     made = rules_of(render(*on("rules"), "monitoring.rules.thresholds.queueSeconds=45"))
-    (rule,) = [one for one in made if one["alert"] == "PatioQueueTimeHigh"]
+    (rule,) = [rule for rule in made if rule["alert"] == "PatioQueueTimeHigh"]
     assert rule["expr"].endswith("> 45")
     assert "more than 45 s" in rule["annotations"]["description"]
 
@@ -222,7 +225,7 @@ def test_alerts_can_be_disabled_and_labelled(helm: Helm, render: Render) -> None
     made = rules_of(
         render(*on("rules"), f"{at}.disabled[0]=PatioModelGone", f"{at}.extraLabels.team=ml", f"{at}.labels.release=x")
     )
-    assert {one.name for one in ALERTS} - {rule["alert"] for rule in made} == {"PatioModelGone"}
+    assert {alert.name for alert in ALERTS} - {rule["alert"] for rule in made} == {"PatioModelGone"}
     assert {rule["labels"]["team"] for rule in made} == {"ml"}
     assert {rule["labels"]["severity"] for rule in made} == {"critical", "warning"}
     values = (*on("rules"), f"{at}.disabled[0]=PatioModelGon")
@@ -230,10 +233,10 @@ def test_alerts_can_be_disabled_and_labelled(helm: Helm, render: Render) -> None
 
 
 def test_group_without_alerts_is_left_out(render: Render) -> None:
-    names = [one["alert"] for one in yaml.safe_load(rules.plain())["groups"][2]["rules"]]
+    names = [rule["alert"] for rule in yaml.safe_load(rules.plain())["groups"][2]["rules"]]
     disabled = [f"monitoring.rules.disabled[{number}]={name}" for number, name in enumerate(names)]
     groups = only(render(*on("rules"), *disabled), "PrometheusRule")["spec"]["groups"]
-    assert [one["name"] for one in groups] == ["patio-engines", "patio-adapters"]
+    assert [group["name"] for group in groups] == ["patio-engines", "patio-adapters"]
 
 
 def test_links_of_alerts_follow_the_values(render: Render) -> None:
@@ -255,15 +258,17 @@ def test_links_of_alerts_follow_the_values(render: Render) -> None:
 def test_thresholds_of_the_chart_are_those_of_the_alerts() -> None:
     text = (CHART / "values.yaml").read_text()
     values = yaml.safe_load(text)["monitoring"]["rules"]["thresholds"]
-    assert values == {one.name: one.default for one in THRESHOLDS}
-    words = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
-    assert [one.name for one in THRESHOLDS if f"{one.meaning} {one.name}:" not in words] == []
+    assert values == {threshold.name: threshold.default for threshold in THRESHOLDS}
+    comment = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
+    assert [threshold.name for threshold in THRESHOLDS if f"{threshold.meaning} {threshold.name}:" not in comment] == []
     schema = json.loads((CHART / "values.schema.json").read_text())
     known = schema["properties"]["monitoring"]["properties"]["rules"]["properties"]["thresholds"]["properties"]
-    assert {name: one["description"] for name, one in known.items()} == {one.name: one.meaning for one in THRESHOLDS}
-    for one in THRESHOLDS:
-        if one.allowed:
-            assert {float(value) for value in known[one.name]["enum"]} == set(one.allowed)
+    assert {name: node["description"] for name, node in known.items()} == {
+        threshold.name: threshold.meaning for threshold in THRESHOLDS
+    }
+    for threshold in THRESHOLDS:
+        if threshold.allowed:
+            assert {float(value) for value in known[threshold.name]["enum"]} == set(threshold.allowed)
 
 
 def test_schema_describes_every_value_for_monitoring() -> None:
@@ -274,7 +279,9 @@ def test_schema_describes_every_value_for_monitoring() -> None:
             node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]] | node
         found = [] if node.get("description") else [path]
         return found + [
-            one for name, inner in node.get("properties", {}).items() for one in undescribed(inner, f"{path}.{name}")
+            undescribed_path
+            for name, inner in node.get("properties", {}).items()
+            for undescribed_path in undescribed(inner, f"{path}.{name}")
         ]
 
     assert undescribed(schema["properties"]["monitoring"], "monitoring") == []
@@ -285,23 +292,23 @@ def test_dashboards_are_config_maps_that_grafana_finds(render: Render) -> None:
     objects = render(f"{at}.enabled=true", f"{at}.folder=LLM engines", f"{at}.namespace=grafana", f"{at}.labels.a=b")
     maps = of_kind(objects, "ConfigMap")
     found = {}
-    for one in maps:
-        assert one["metadata"]["namespace"] == "grafana"
-        assert one["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "a": "b"}.items()
-        assert one["metadata"]["annotations"] == {"grafana_folder": "LLM engines"}
-        ((name, text),) = one["data"].items()
+    for config_map in maps:
+        assert config_map["metadata"]["namespace"] == "grafana"
+        assert config_map["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "a": "b"}.items()
+        assert config_map["metadata"]["annotations"] == {"grafana_folder": "LLM engines"}
+        ((name, text),) = config_map["data"].items()
         found[name.removesuffix(".json")] = json.loads(text)["uid"]
-    assert found == {one.uid: one.uid for one in DASHBOARDS}
+    assert found == {dashboard.uid: dashboard.uid for dashboard in DASHBOARDS}
     assert not of_kind(objects, "GrafanaDashboard")
 
 
 def test_grafana_operator_reads_the_same_config_maps(render: Render) -> None:
     objects = render(*on("dashboards.grafanaOperator"))
-    texts = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
+    texts = {config_map["metadata"]["name"]: config_map["data"] for config_map in of_kind(objects, "ConfigMap")}
     made = of_kind(objects, "GrafanaDashboard")
     assert len(made) == len(DASHBOARDS)
-    for one in made:
-        reference = one["spec"]["configMapRef"]
+    for dashboard in made:
+        reference = dashboard["spec"]["configMapRef"]
         assert reference["key"] in texts[reference["name"]]
-        assert one["spec"]["instanceSelector"] == {"matchLabels": {"dashboards": "grafana"}}
-        assert one["spec"]["folder"] == "Patio"
+        assert dashboard["spec"]["instanceSelector"] == {"matchLabels": {"dashboards": "grafana"}}
+        assert dashboard["spec"]["folder"] == "Patio"

@@ -43,32 +43,36 @@ def properties(node: Object, path: str = "") -> Iterator[tuple[str, Object]]:
 def test_every_value_of_the_schema_has_a_description() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
-    def description(one: Object) -> str | None:
+    def description(node: Object) -> str | None:
         """Its own, or that of its definition."""
-        definition = schema["definitions"].get(one.get("$ref", "").rpartition("/")[2], {})
-        found: str | None = one.get("description") or definition.get("description")
+        definition = schema["definitions"].get(node.get("$ref", "").rpartition("/")[2], {})
+        found: str | None = node.get("description") or definition.get("description")
         return found
 
-    assert [path for path, one in properties(schema) if not description(one)] == []
+    assert [path for path, node in properties(schema) if not description(node)] == []
 
 
 def test_every_value_of_the_schema_is_in_the_file() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
 
-    def missing(node: Object, there: object, path: str) -> list[str]:
-        if not isinstance(there, dict):
+    def missing(node: Object, listed: object, path: str) -> list[str]:
+        if not isinstance(listed, dict):
             return [path]
         return [
-            one
+            missing_path
             for name, inner in node.get("properties", {}).items()
             if name not in ("enabled", "type", "rollingUpdate") or path
-            for one in ([f"{path}.{name}"] if name not in there else missing(inner, there[name], f"{path}.{name}"))
-            if inner.get("properties") or name not in there
+            for missing_path in (
+                [f"{path}.{name}"] if name not in listed else missing(inner, listed[name], f"{path}.{name}")
+            )
+            if inner.get("properties") or name not in listed
         ]
 
     left_out = {".webhook.certManager.issuerRef", ".operator.strategy"}
-    assert [one for one in missing(schema, values, "") if one.rpartition(".")[0] not in left_out] == []
+    assert [
+        missing_path for missing_path in missing(schema, values, "") if missing_path.rpartition(".")[0] not in left_out
+    ] == []
 
 
 def test_service_account_is_as_given(render: Render) -> None:
@@ -88,19 +92,19 @@ def test_service_account_is_as_given(render: Render) -> None:
     assert account["automountServiceAccountToken"] is pod_of(objects)["spec"]["automountServiceAccountToken"] is False
     bindings = [*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")]
     assert len(bindings) == 5
-    for one in bindings:
-        assert one["subjects"] == [{"kind": "ServiceAccount", "name": "robot", "namespace": NAMESPACE}]
+    for binding in bindings:
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "robot", "namespace": NAMESPACE}]
     (condition,) = only(objects, "ValidatingAdmissionPolicy")["spec"]["matchConditions"]
     assert f"system:serviceaccount:{NAMESPACE}:robot" in condition["expression"]
     assert not of_kind(render("serviceAccount.create=false"), "ServiceAccount")
 
 
 def test_roles_can_be_left_out_or_not_aggregated(render: Render) -> None:
-    kinds = {one["kind"] for one in render("rbac.create=false")}
+    kinds = {body["kind"] for body in render("rbac.create=false")}
     assert not {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"} & kinds
     aggregated = "rbac.authorization.k8s.io/aggregate-to-"
     for values, expected in (((), {"view", "edit", "admin"}), (("rbac.aggregate=false",), set[str]())):
-        labels = [key for one in of_kind(render(*values), "ClusterRole") for key in one["metadata"]["labels"]]
+        labels = [key for role in of_kind(render(*values), "ClusterRole") for key in role["metadata"]["labels"]]
         assert {key.removeprefix(aggregated) for key in labels if key.startswith(aggregated)} == expected
 
 
@@ -139,16 +143,16 @@ def test_another_chart_can_depend_on_this_one(tmp_path: Path) -> None:
         "{apiVersion: v2, name: platform, version: 0.1.0, dependencies: [{name: patio, version: '*', condition: "
         "patio.enabled}]}"
     )
-    given = {
+    values = {
         "patio": {"enabled": True, "operator": {"replicas": 3}},
         "global": {"imageRegistry": "r.example", "of-another-chart": 1},
     }
-    (parent / "values.yaml").write_text(yaml.safe_dump(given))
+    (parent / "values.yaml").write_text(yaml.safe_dump(values))
     done = subprocess.run(
         [ensure_binaries(["helm"]).helm, "template", "platform", parent], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    objects = [one for one in yaml.safe_load_all(done.stdout) if one]
+    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
     assert only(objects, "Deployment")["spec"]["replicas"] == 3
     assert {image.partition("/")[0] for image in images(objects)} == {"r.example"}
 
@@ -165,11 +169,11 @@ def test_common_labels_and_annotations_are_everywhere(render: Render) -> None:
         "webhook.annotations.weight=light",
     )
     assert len(objects) == len(plain) >= 20
-    for one in objects:
-        metadata = one["metadata"]
-        assert metadata["labels"]["team"] == "a", one
-        assert metadata["annotations"]["cost"] == ("own" if one["kind"] == "Deployment" else "b"), one
-        if one["kind"].endswith("WebhookConfiguration"):
+    for body in objects:
+        metadata = body["metadata"]
+        assert metadata["labels"]["team"] == "a", body
+        assert metadata["annotations"]["cost"] == ("own" if body["kind"] == "Deployment" else "b"), body
+        if body["kind"].endswith("WebhookConfiguration"):
             assert metadata["annotations"].keys() == {"cost", "weight", "cert-manager.io/inject-ca-from"}
     assert pod_of(objects)["metadata"]["labels"].items() >= {"team": "a", "pool": "c"}.items()
     assert "annotations" not in pod_of(objects)["metadata"], "a changed annotation would restart the operator"
@@ -201,7 +205,7 @@ def test_common_labels_and_annotations_are_everywhere(render: Render) -> None:
     ],
 )
 def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ...], complaint: str) -> None:
-    done = helm("template", *(f"--set={one}" for one in values))
+    done = helm("template", *(f"--set={value}" for value in values))
     assert done.returncode != 0
     assert complaint in done.stderr
 
@@ -214,7 +218,7 @@ def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ..
         *("webhook.objectSelector", "networkPolicy.egress", "monitoring.rules.runbookUrl"),
     ],
 )
-def test_value_without_a_default_is_rejected_in_words(helm: Helm, path: str) -> None:
+def test_value_without_a_default_is_rejected_with_a_message(helm: Helm, path: str) -> None:
     """Null takes a default away. `helm upgrade --reuse-values` takes an older chart's values, which lack new ones."""
     done = helm("template", f"--set={path}=null")
     assert done.returncode != 0
@@ -225,11 +229,11 @@ def test_value_without_a_default_is_rejected_in_words(helm: Helm, path: str) -> 
 def test_large_user_of_a_values_file_stays_an_integer(helm: Helm, tmp_path: Path) -> None:
     """A namespace of OpenShift has such users. By --set they are integers, and in a file floats."""
     context = {"runAsUser": 1000660000, "runAsGroup": 1000660000}
-    given = {"operator": {"securityContext": context}, "webhook": {"certManager": {"enabled": True}}}
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given))
+    values = {"operator": {"securityContext": context}, "webhook": {"certManager": {"enabled": True}}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
     done = helm("template", f"--values={tmp_path / 'values.yaml'}")
     assert done.returncode == 0, done.stderr
-    found = pod_of([one for one in yaml.safe_load_all(done.stdout) if one])["spec"]["securityContext"]
+    found = pod_of([document for document in yaml.safe_load_all(done.stdout) if document])["spec"]["securityContext"]
     assert (found["runAsUser"], found["runAsGroup"], found["fsGroup"]) == (1000660000, 1000660000, 1000660000)
     assert "e+09" not in done.stdout
 
@@ -269,16 +273,16 @@ def test_pods_of_the_operator_are_as_given(render: Render) -> None:
         {"nameservers": ["10.0.0.1"]},
     )
     assert (spec["runtimeClassName"], spec["schedulerName"]) == ("gvisor", "mine")
-    own, theirs = spec["topologySpreadConstraints"]
+    own, other = spec["topologySpreadConstraints"]
     assert own == {"topologyKey": "zone", "labelSelector": {"matchLabels": deployment["selector"]["matchLabels"]}}
-    assert theirs == {"labelSelector": {"matchLabels": {"app": "x"}}}
+    assert other == {"labelSelector": {"matchLabels": {"app": "x"}}}
     container = container_of(objects)
     assert container["livenessProbe"]["failureThreshold"] == 9
     assert container["livenessProbe"]["periodSeconds"] == 10, "the rest stays"
     assert container["env"][-1] == {"name": "HTTPS_PROXY", "value": "http://proxy"}
     assert container["volumeMounts"][-1] == {"name": "ca", "mountPath": "/ca"}
     assert spec["volumes"][-1] == {"name": "ca", "configMap": {"name": "ca"}}
-    assert [one["name"] for one in spec["containers"]] == ["operator", "proxy"]
+    assert [container["name"] for container in spec["containers"]] == ["operator", "proxy"]
 
 
 @pytest.mark.parametrize(
@@ -297,8 +301,8 @@ def test_pods_of_the_operator_are_as_given(render: Render) -> None:
     ],
 )
 def test_disruption_budget_is_as_given(render: Render, values: tuple[str, ...], expected: Object | None) -> None:
-    found = of_kind(render(*(f"operator.podDisruptionBudget.{one}" for one in values)), "PodDisruptionBudget")
-    specs = [{key: value for key, value in one["spec"].items() if key != "selector"} for one in found]
+    found = of_kind(render(*(f"operator.podDisruptionBudget.{value}" for value in values)), "PodDisruptionBudget")
+    specs = [{key: value for key, value in budget["spec"].items() if key != "selector"} for budget in found]
     assert specs == ([] if expected is None else [expected])
 
 
@@ -313,10 +317,10 @@ def test_sidecar_gets_flags_and_variables(render: Render) -> None:
         render("sidecar.extraArgs[0]=--log-level=DEBUG", "access.enforced=false", "sidecar.env[0].name=HF_ENDPOINT")
     )
     assert sidecar["args"] == ["--access-control=off", "--log-level=DEBUG"]
-    assert [one["name"] for one in sidecar["env"]] == ["PATIO_DOWNLOAD_LIMIT", "HF_ENDPOINT"]
-    assert [one["name"] for one in sidecar_of(render("sidecar.downloadLimit=", "sidecar.env[0].name=A"))["env"]] == [
-        "A"
-    ]
+    assert [variable["name"] for variable in sidecar["env"]] == ["PATIO_DOWNLOAD_LIMIT", "HF_ENDPOINT"]
+    assert [
+        variable["name"] for variable in sidecar_of(render("sidecar.downloadLimit=", "sidecar.env[0].name=A"))["env"]
+    ] == ["A"]
     assert "env" not in sidecar_of(render("sidecar.downloadLimit="))
 
 
@@ -368,8 +372,8 @@ def test_more_objects_can_be_templates(helm: Helm, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"extraObjects": [text, config_map]}))
     done = helm("template", "--values", str(file))
     assert done.returncode == 0, done.stderr
-    found = of_kind([one for one in yaml.safe_load_all(done.stdout) if one], "ConfigMap")
-    assert [one["metadata"]["name"] for one in found] == ["patio-text", f"{NAMESPACE}-object"]
+    found = of_kind([document for document in yaml.safe_load_all(done.stdout) if document], "ConfigMap")
+    assert [service["metadata"]["name"] for service in found] == ["patio-text", f"{NAMESPACE}-object"]
 
 
 def test_network_policy_lets_in_the_api_server_and_named_peers(render: Render) -> None:

@@ -23,7 +23,9 @@ ROOT = CHART.parents[1]
 EVERYTHING = Path(__file__).parent / "everything.yaml"
 TEAMS = ("watchNamespaces={team-a,team-b}",)
 ANY_USER = tuple(
-    f"{who}.securityContext.{key}=null" for who in ("operator", "sidecar") for key in ("runAsUser", "runAsGroup")
+    f"{component}.securityContext.{key}=null"
+    for component in ("operator", "sidecar")
+    for key in ("runAsUser", "runAsGroup")
 )
 DIGEST = "sha256:" + "0" * 64
 MATRIX: dict[str, tuple[str, ...]] = {
@@ -95,7 +97,7 @@ def render(plane: ControlPlane, *arguments: str) -> list[Object]:
         [*helm, "template", "patio", CHART, "--dry-run=server", *arguments], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def accepted(plane: ControlPlane, objects: list[Object]) -> str:
@@ -118,7 +120,7 @@ def accepted(plane: ControlPlane, objects: list[Object]) -> str:
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_api_server_accepts_every_object(plane: ControlPlane, values: tuple[str, ...]) -> None:
     objects = render(plane, *(f"--set={value}" for value in values))
-    names = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    names = {(body["kind"], body["metadata"]["name"]) for body in objects}
     with_jobs = "rbac.create=false" not in values
     assert (("Job", "patio-crd-upgrade") in names) == (("Job", "patio-installation-check") in names) == with_jobs
     warnings = accepted(plane, objects)
@@ -127,7 +129,7 @@ def test_api_server_accepts_every_object(plane: ControlPlane, values: tuple[str,
 
 def test_api_server_accepts_every_value_at_once(plane: ControlPlane) -> None:
     objects = render(plane, f"--values={EVERYTHING}")
-    assert {one["kind"] for one in objects} >= {
+    assert {body["kind"] for body in objects} >= {
         "NetworkPolicy",
         "Certificate",
         "PodDisruptionBudget",
@@ -154,7 +156,7 @@ def test_pods_of_hooks_go_where_the_operators_pods_go(plane: ControlPlane) -> No
 
 def test_pods_of_hooks_reach_the_api_server_and_nothing_else(plane: ControlPlane) -> None:
     objects = render(plane, f"--values={EVERYTHING}")
-    policies = {one["metadata"]["name"]: one for one in of_kind(objects, "NetworkPolicy")}
+    policies = {policy["metadata"]["name"]: policy for policy in of_kind(objects, "NetworkPolicy")}
     for job in of_kind(objects, "Job"):
         policy = policies[job["metadata"]["name"]]
         assert policy["metadata"]["annotations"]["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
@@ -168,7 +170,7 @@ def test_pods_of_hooks_reach_the_api_server_and_nothing_else(plane: ControlPlane
         }
         assert "ingress" not in policy["spec"]
     closed = render(plane, "--set=networkPolicy.enabled=true")
-    assert [one["metadata"]["name"] for one in of_kind(closed, "NetworkPolicy")] == ["patio-operator"]
+    assert [policy["metadata"]["name"] for policy in of_kind(closed, "NetworkPolicy")] == ["patio-operator"]
 
 
 def test_everything_has_every_value() -> None:
@@ -179,14 +181,14 @@ def test_everything_has_every_value() -> None:
         else:
             yield path
 
-    there = set(leaves(yaml.safe_load(EVERYTHING.read_text())))
+    listed = set(leaves(yaml.safe_load(EVERYTHING.read_text())))
     wanted = set(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
-    assert sorted(one for one in wanted if not any(f"{path}.".startswith(f"{one}.") for path in there)) == []
+    assert sorted(value for value in wanted if not any(f"{path}.".startswith(f"{value}.") for path in listed)) == []
 
 
 def test_api_server_accepts_the_network_policy_of_the_docs(plane: ControlPlane) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tasks" / "harden.md").read_text(), re.S)
-    policies = [one for block in blocks if (one := yaml.safe_load(block)).get("kind") == "NetworkPolicy"]
+    policies = [policy for block in blocks if (policy := yaml.safe_load(block)).get("kind") == "NetworkPolicy"]
     assert len(policies) == 1
     accepted(plane, policies)
 

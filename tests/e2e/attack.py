@@ -209,8 +209,8 @@ def scripted(namespace: str, image: str, secret: str) -> Iterator[Request]:
         yield Request("POST", loras, adapter(namespace, f"endpoint-{number}", source=source))
     yield Request("POST", loras, adapter(namespace, "kept", adapterName="kept", service=True))
     yield Request("POST", loras, adapter(namespace, "huge", replicas=2**31 - 1))
-    many = [{"key": "app", "operator": "In", "values": [f"v{number}" for number in range(20_000)]}]
-    yield Request("POST", loras, adapter(namespace, "many", selector={"matchExpressions": many}))
+    requirements = [{"key": "app", "operator": "In", "values": [f"v{number}" for number in range(20_000)]}]
+    yield Request("POST", loras, adapter(namespace, "many", selector={"matchExpressions": requirements}))
     yield Request("POST", loras, adapter(namespace, "all", selector={}))
     source = {"uri": "s3://bucket/x", "endpoint": "https://store.example", "secretRef": {"name": secret}}
     yield Request("POST", loras, adapter(namespace, "secret", source=source))
@@ -323,7 +323,7 @@ class Attack:
             raise
 
     def stop(self) -> None:
-        """End it after the request under way."""
+        """End it after the request in progress."""
         self._over.set()
 
     def _send(self, http: httpx.Client, request: Request) -> None:

@@ -12,25 +12,27 @@ import pytest
 
 import e2e_cluster
 from patio_testing import environment
-from patio_testing.environment import tell
+from patio_testing.environment import log_progress
 from patio_testing.kube import Kube, connected
 
 MakeNamespace = Callable[[str], str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let `environment.tell` be heard: once pytest captures, file descriptor 2 is a file of its own."""
+    """Let `environment.log_progress` be heard: once pytest captures, file descriptor 2 is a file of its own."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        environment.telling_to = os.fdopen(os.dup(2), "w")
+        environment.progress_stream = os.fdopen(os.dup(2), "w")
 
 
 @pytest.fixture(scope="session")
 def staged() -> Iterator[environment.Environment]:
     """A cluster with the images of this tree."""
-    provider = e2e_cluster.connect(say=tell)
+    provider = e2e_cluster.connect(report=log_progress)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
-    yield environment.prepare_cluster(("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), tell)
+    yield environment.prepare_cluster(
+        ("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), log_progress
+    )
     if not keep:
         provider.down()
 
@@ -39,23 +41,23 @@ def staged() -> Iterator[environment.Environment]:
 def kube(staged: environment.Environment) -> Iterator[Kube]:
     """The cluster, with Patio installed."""
     with connected(staged.kubectl, staged.kubeconfig) as connection:
-        environment.install_patio(connection, staged, tell)
+        environment.install_patio(connection, staged, log_progress)
         yield connection
 
 
 @pytest.fixture(scope="module")
 def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeNamespace]:
     """Makes namespaces that are deleted after the module; only real engines are waited for, as the next has no room."""
-    made: list[str] = []
+    namespaces: list[str] = []
 
     def make(name: str) -> str:
         environment.fresh_namespace(kube, name)
-        made.append(name)
+        namespaces.append(name)
         return name
 
     yield make
     wait = str(request.node.get_closest_marker("vllm") is not None).lower()
-    kube.kubectl("delete", "namespace", *made, "--ignore-not-found", f"--wait={wait}", "--timeout=120s")
+    kube.kubectl("delete", "namespace", *namespaces, "--ignore-not-found", f"--wait={wait}", "--timeout=120s")
 
 
 @pytest.fixture(scope="session")

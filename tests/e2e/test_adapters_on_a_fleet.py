@@ -12,8 +12,8 @@ from patio_testing.environment import (
     Engine,
     deployment,
     load_manually,
+    log_progress,
     lora_adapter,
-    tell,
     wait_for_adapter,
     wait_for_pods,
 )
@@ -53,14 +53,14 @@ def by_hand(kube: Kube, namespace: str) -> str:
 
 def test_each_new_pod_has_its_adapters_before_it_is_ready(kube: Kube, namespace: str, by_hand: str) -> None:
     seconds = grow(kube, namespace, "fleet", 6, {"first", "second"}, within=90)
-    tell(f"from an engine that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
+    log_progress(f"from an engine that answers to both adapters: {', '.join(f'{second:.2f} s' for second in seconds)}")
     assert max(seconds) <= BEYOND_THE_LOAD
     wait_for_pods(kube, namespace, 6, within=60)
     for adapter in ("first", "second"):
         until(
             f"{adapter} Ready on six pods",
             lambda name=adapter: kube.lora_adapter(namespace, name) or {},
-            lambda one: is_ready(one) and one["status"]["readyReplicas"] == 6,
+            lambda adapter: is_ready(adapter) and adapter["status"]["readyReplicas"] == 6,
             within=10,
         )
 
@@ -78,7 +78,7 @@ def test_replicas_are_placed_and_only_lost_ones_are_placed_again(kube: Kube, nam
         until(
             "three again, on other pods",
             lambda: kube.lora_adapter(namespace, "some") or {},
-            lambda one: is_ready(one) and not set(lost) & set(instances(one)),
+            lambda adapter: is_ready(adapter) and not set(lost) & set(instances(adapter)),
             within=30,
         )
     )
@@ -102,12 +102,14 @@ def test_kubectl_scale_changes_how_many_pods_have_it(kube: Kube, namespace: str)
 
 def test_horizontal_pod_autoscaler_changes_how_many_pods_have_it(kube: Kube, namespace: str) -> None:
     """Used are those of its decisions that need no metrics server: not below its minimum, not above its maximum."""
-    for least, most, wanted in ((5, 9, 5), (1, 2, 2)):
-        kube.apply(autoscaler(namespace, "some", least, most))
-        placed(kube, namespace, "some", wanted, within=60)
+    for least, highest, expected in ((5, 9, 5), (1, 2, 2)):
+        kube.apply(autoscaler(namespace, "some", least, highest))
+        placed(kube, namespace, "some", expected, within=60)
     kube.kubectl("-n", namespace, "delete", "hpa", "some")
-    labelled = {one["metadata"]["name"] for one in kube.pods(namespace, "lora.patio.dev/some=loaded")}
-    until("only pods with the label have it", lambda: having(kube, namespace, "some"), lambda one: one == labelled)
+    labelled = {pod["metadata"]["name"] for pod in kube.pods(namespace, "lora.patio.dev/some=loaded")}
+    until(
+        "only pods with the label have it", lambda: having(kube, namespace, "some"), lambda current: current == labelled
+    )
 
 
 def test_manually_loaded_adapter_is_there_after_all_of_this(kube: Kube, namespace: str, by_hand: str) -> None:
@@ -115,7 +117,7 @@ def test_manually_loaded_adapter_is_there_after_all_of_this(kube: Kube, namespac
     clash = until(
         "the clash is told",
         lambda: kube.lora_adapter(namespace, "by-hand") or {},
-        lambda one: condition(one, "Degraded").get("reason") == "NameTaken",
+        lambda adapter: condition(adapter, "Degraded").get("reason") == "NameTaken",
         within=20,
     )
     assert by_hand in condition(clash, "Degraded")["message"]
@@ -129,23 +131,25 @@ def placed(kube: Kube, namespace: str, name: str, replicas: int, within: float =
     return until(
         f"{name} Ready on {replicas} pods",
         lambda: kube.lora_adapter(namespace, name) or {},
-        lambda one: is_ready(one) and one["status"]["readyReplicas"] == one["status"]["desiredReplicas"] == replicas,
+        lambda adapter: (
+            is_ready(adapter) and adapter["status"]["readyReplicas"] == adapter["status"]["desiredReplicas"] == replicas
+        ),
         within=within,
     )
 
 
 def instances(adapter: Mapping[str, Any]) -> dict[str, str]:
     """Return since when each pod has been in its state, by pod."""
-    return {one["pod"]: one["since"] for one in adapter["status"]["instances"]}
+    return {instance["pod"]: instance["since"] for instance in adapter["status"]["instances"]}
 
 
 def having(kube: Kube, namespace: str, adapter: str) -> set[str]:
     """Return the pods whose engine lists an adapter."""
-    names = [one["metadata"]["name"] for one in kube.pods(namespace) if "deletionTimestamp" not in one["metadata"]]
+    names = [pod["metadata"]["name"] for pod in kube.pods(namespace) if "deletionTimestamp" not in pod["metadata"]]
     return {name for name in names if adapter in kube.models(namespace, name)}
 
 
-def autoscaler(namespace: str, adapter: str, least: int, most: int) -> dict[str, Any]:
+def autoscaler(namespace: str, adapter: str, least: int, highest: int) -> dict[str, Any]:
     """Return a HorizontalPodAutoscaler of a LoraAdapter."""
     return {
         "apiVersion": "autoscaling/v2",
@@ -154,7 +158,7 @@ def autoscaler(namespace: str, adapter: str, least: int, most: int) -> dict[str,
         "spec": {
             "scaleTargetRef": {"apiVersion": "patio.dev/v1alpha1", "kind": "LoraAdapter", "name": adapter},
             "minReplicas": least,
-            "maxReplicas": most,
+            "maxReplicas": highest,
             "metrics": [
                 {
                     "type": "Resource",

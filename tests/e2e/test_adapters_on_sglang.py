@@ -48,7 +48,7 @@ def test_requests_name_base_and_adapter(kube: Kube, namespace: str) -> None:
     assert kube.complete(namespace, pod, f"{BASE_MODEL}:first", PROMPT) != base
     assert kube.complete(namespace, pod, "first", PROMPT) == base, "SGLang answers a bare name from the base model"
     reports = kube.to_pod("GET", namespace, pod, 9091, "/v1/lora_adapters").json()["adapters"]
-    assert [one["model"] for one in reports] == [f"{BASE_MODEL}:first"]
+    assert [report["model"] for report in reports] == [f"{BASE_MODEL}:first"]
 
 
 def test_adapter_too_many_waits_and_evicts_none(kube: Kube, namespace: str) -> None:
@@ -60,7 +60,7 @@ def test_adapter_too_many_waits_and_evicts_none(kube: Kube, namespace: str) -> N
     waiting = until(
         "the third waits for room",
         lambda: kube.lora_adapter(namespace, "third") or {},
-        lambda one: condition(one, "Ready").get("status") == "False" and one["status"]["instances"],
+        lambda adapter: condition(adapter, "Ready").get("status") == "False" and adapter["status"]["instances"],
         within=20,
     )
     assert waiting["status"]["instances"][0]["reason"] == "NoCapacity"
@@ -74,7 +74,7 @@ def test_one_that_the_engine_evicted_is_noticed_and_comes_back(kube: Kube, names
     kube.to_pod("POST", namespace, pod, 8000, "/load_lora_adapter", load("foreign", "lora-a"))
     until(
         "the status tells",
-        lambda: [one for one in ("first", "third") if not is_ready(kube.lora_adapter(namespace, one) or {})],
+        lambda: [name for name in ("first", "third") if not is_ready(kube.lora_adapter(namespace, name) or {})],
         within=15,
     )
     kube.to_pod("POST", namespace, pod, 8000, "/unload_lora_adapter", {"lora_name": "foreign"})

@@ -24,13 +24,13 @@ def namespace(kube: Kube, double: Engine, make_namespace: Callable[[str], str]) 
 
 def test_sidecar_is_in_the_pod_and_not_in_group_or_statefulset(kube: Kube, namespace: str) -> None:
     (pod,) = kube.pods(namespace)
-    assert [one["name"] for one in pod["spec"]["containers"]] == ["engine"]
-    (sidecar,) = [one for one in pod["spec"]["initContainers"] if one["name"] == "patio"]
+    assert [container["name"] for container in pod["spec"]["containers"]] == ["engine"]
+    (sidecar,) = [container for container in pod["spec"]["initContainers"] if container["name"] == "patio"]
     assert sidecar["restartPolicy"] == "Always"
     stateful_set = kube.get(f"/apis/apps/v1/namespaces/{namespace}/statefulsets/demo-worker")
     rbg = kube.get(f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/demo")
     template = stateful_set["spec"]["template"]["spec"]
-    assert [one["name"] for one in template["containers"]] == ["engine"]
+    assert [container["name"] for container in template["containers"]] == ["engine"]
     assert not template.get("initContainers")
     assert "initContainers" not in rbg["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]
 
@@ -62,7 +62,7 @@ def test_declared_adapter_answers_and_deleted_one_is_unloaded(kube: Kube, namesp
     base = kube.complete(namespace, "demo-worker-0", "tiny", PROMPT)
     assert kube.complete(namespace, "demo-worker-0", "sql", PROMPT) != base
     events = until("the event", lambda: kube.events(namespace, "sql"), within=10)
-    assert "Loaded" in {one["reason"] for one in events}
+    assert "Loaded" in {event["reason"] for event in events}
 
     kube.kubectl("-n", namespace, "delete", "loraadapter", "sql", "--timeout=30s")
     assert "sql" not in kube.models(namespace, "demo-worker-0")
@@ -84,14 +84,14 @@ def test_missing_path_is_reported_by_the_engine_and_recovers(kube: Kube, namespa
     failed = until(
         "LoraAdapter lost failed",
         lambda: kube.lora_adapter(namespace, "lost"),
-        lambda one: one is not None and condition(one, "Degraded").get("status") == "True",
+        lambda adapter: adapter is not None and condition(adapter, "Degraded").get("status") == "True",
     )
     assert failed is not None
     assert "No adapter found for /adapters/nowhere" in condition(failed, "Ready")["message"]
     assert failed["status"]["failedReplicas"] == 1
     events = until(
         "a warning about it",
-        lambda: [one for one in kube.events(namespace, "lost") if one["type"] == "Warning"],
+        lambda: [event for event in kube.events(namespace, "lost") if event["type"] == "Warning"],
         within=10,
     )
     assert "No adapter found for /adapters/nowhere" in events[0]["message"]
@@ -110,14 +110,14 @@ def test_killed_engine_gets_its_adapter_back_and_status_follows(kube: Kube, name
     until(
         "LoraAdapter sql not Ready",
         lambda: kube.lora_adapter(namespace, "sql"),
-        lambda one: one is not None and not is_ready(one),
+        lambda adapter: adapter is not None and not is_ready(adapter),
         within=15,
     )
     wait_for_adapter(kube, namespace, "sql", within=60)
     assert "sql" in kube.models(namespace, "demo-worker-0")
     until(
         "the restart is counted",
-        lambda: [one["restartCount"] for one in kube.pods(namespace)[0]["status"]["containerStatuses"]],
+        lambda: [status["restartCount"] for status in kube.pods(namespace)[0]["status"]["containerStatuses"]],
         lambda counts: counts == [1],
     )
 
@@ -137,7 +137,7 @@ def test_new_pod_is_not_ready_before_it_has_the_adapter(kube: Kube, namespace: s
         pod = kube.get(f"/api/v1/namespaces/{namespace}/pods/slow-worker-1")
         if not pod or not is_ready(pod):
             running = bool(pod) and any(
-                one["ready"] for one in (pod.get("status") or {}).get("containerStatuses") or []
+                status["ready"] for status in (pod.get("status") or {}).get("containerStatuses") or []
             )
             seen_unready_while_loading = seen_unready_while_loading or running
             return False

@@ -17,8 +17,8 @@ from patio_testing.environment import (
     Engine,
     deployment,
     group,
+    log_progress,
     lora_adapter,
-    tell,
     wait_for_adapter,
     wait_for_pods,
 )
@@ -39,7 +39,7 @@ for pid in set(filter(str.isdecimal, os.listdir("/proc"))) - {str(os.getpid())}:
 @pytest.fixture(scope="module")
 def vllm() -> Engine:
     """The real vLLM."""
-    return environment.vllm(tell)
+    return environment.vllm(log_progress)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,13 @@ def test_adapter_answers_otherwise_than_the_base_model(kube: Kube, namespace: st
     assert kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT) != base
 
 
-def test_adapter_comes_and_goes_with_its_object(kube: Kube, namespace: str) -> None:
+def test_adapter_is_loaded_and_unloaded_with_its_object(kube: Kube, namespace: str) -> None:
     kube.apply(lora_adapter(namespace, "lora-b", ADAPTERS["lora-b"]))
     wait_for_adapter(kube, namespace, "lora-b")
-    answers = {one: kube.complete(namespace, "demo-worker-0", one, PROMPT) for one in (BASE_MODEL, "lora-a", "lora-b")}
+    answers = {
+        model_name: kube.complete(namespace, "demo-worker-0", model_name, PROMPT)
+        for model_name in (BASE_MODEL, "lora-a", "lora-b")
+    }
     assert len(set(answers.values())) == 3, answers
     kube.kubectl("-n", namespace, "delete", "loraadapter", "lora-b", "--timeout=30s")
     assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
@@ -71,12 +74,12 @@ def test_missing_path_is_reported_by_vllm_and_recovers(kube: Kube, namespace: st
     failed = until(
         "LoraAdapter lost Degraded",
         lambda: kube.lora_adapter(namespace, "lost") or {},
-        lambda one: condition(one, "Degraded").get("status") == "True",
+        lambda adapter: condition(adapter, "Degraded").get("status") == "True",
     )
     assert "No adapter found for /models/adapters/nowhere" in condition(failed, "Ready")["message"]
     warnings = until(
         "a warning about it",
-        lambda: [one["message"] for one in kube.events(namespace, "lost") if one["type"] == "Warning"],
+        lambda: [event["message"] for event in kube.events(namespace, "lost") if event["type"] == "Warning"],
         within=10,
     )
     assert "No adapter found for /models/adapters/nowhere" in warnings[0]
@@ -87,7 +90,7 @@ def test_missing_path_is_reported_by_vllm_and_recovers(kube: Kube, namespace: st
 
 def test_bad_adapters_say_why_once_and_delay_no_good_one(kube: Kube, namespace: str) -> None:
     """The bad ones of the recordings, declared together with ten good ones."""
-    bad = {one: f"/models/adapters/bad/{one}" for one in ("rank-32", "truncated", "dora")}
+    bad = {name: f"/models/adapters/bad/{name}" for name in ("rank-32", "truncated", "dora")}
     bad |= {"missing": "/models/adapters/nowhere"}
     good = {f"good-{number}": ADAPTERS[("lora-a", "lora-b")[number % 2]] for number in range(10)}
     declared = [lora_adapter(namespace, name, path) for name, path in {**bad, **good}.items()]
@@ -96,28 +99,30 @@ def test_bad_adapters_say_why_once_and_delay_no_good_one(kube: Kube, namespace: 
     kube.apply(base_name, *declared)
     for name in good:
         wait_for_adapter(kube, namespace, name)
-    tell(f"ten good adapters beside five bad ones on a live vLLM: Ready after {time.monotonic() - started:.1f} s")
-    words = {
+    log_progress(
+        f"ten good adapters beside five bad ones on a live vLLM: Ready after {time.monotonic() - started:.1f} s"
+    )
+    causes = {
         "rank-32": "rank",
         "truncated": "header",
         "dora": "DoRA",
         "missing": "No adapter found",
         "base-name": "conflicts with a served base model",
     }
-    for name, word in words.items():
+    for name, cause in causes.items():
         failed = until(
             f"{name} told as failed",
             lambda name=name: kube.lora_adapter(namespace, name) or {},
-            lambda one: condition(one, "Degraded").get("status") == "True",
+            lambda adapter: condition(adapter, "Degraded").get("status") == "True",
             within=20,
         )
-        assert word in condition(failed, "Ready")["message"]
+        assert cause in condition(failed, "Ready")["message"]
         warnings = until(
             f"the warning about {name}",
-            lambda name=name: [one for one in kube.events(namespace, name) if one["type"] == "Warning"],
+            lambda name=name: [event for event in kube.events(namespace, name) if event["type"] == "Warning"],
             within=10,
         )
-        assert [(word in one["message"], one.get("count", 1)) for one in warnings] == [(True, 1)]
+        assert [(cause in warning["message"], warning.get("count", 1)) for warning in warnings] == [(True, 1)]
     kube.kubectl("-n", namespace, "delete", "lora", "base-name", *bad, *good, "--timeout=60s")
     assert set(kube.models(namespace, "demo-worker-0")) == {BASE_MODEL, "lora-a"}
 
@@ -138,13 +143,13 @@ def test_killed_vllm_gets_its_adapter_back_and_status_follows(kube: Kube, namesp
     until(
         "LoraAdapter lora-a not Ready",
         lambda: kube.lora_adapter(namespace, "lora-a"),
-        lambda one: one is not None and not is_ready(one),
+        lambda adapter: adapter is not None and not is_ready(adapter),
         within=15,
     )
     wait_for_adapter(kube, namespace, "lora-a", within=300)
     kube.complete(namespace, "demo-worker-0", "lora-a", PROMPT)
     (pod,) = wait_for_pods(kube, namespace, 1, within=10)
-    assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [1]
+    assert [status["restartCount"] for status in pod["status"]["containerStatuses"]] == [1]
 
 
 def test_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, namespace: str, vllm: Engine) -> None:
@@ -163,7 +168,7 @@ def test_second_pod_is_not_ready_before_it_serves_the_adapter(kube: Kube, namesp
     both = until(
         "both pods counted",
         lambda: kube.lora_adapter(namespace, "lora-a"),
-        lambda one: one is not None and (one.get("status") or {}).get("readyReplicas") == 2,
+        lambda adapter: adapter is not None and (adapter.get("status") or {}).get("readyReplicas") == 2,
         within=10,
     )
     assert is_ready(both or {})
@@ -177,11 +182,13 @@ def test_fleet_scaled_to_six_has_adapters_before_pods_are_ready(
     fleet = {"matchLabels": {"app": "fleet"}}
     kube.apply(
         deployment(vllm, name, "fleet", 2),
-        *(lora_adapter(name, one, path, selector=fleet) for one, path in ADAPTERS.items()),
+        *(lora_adapter(name, adapter_name, path, selector=fleet) for adapter_name, path in ADAPTERS.items()),
     )
     wait_for_pods(kube, name, 2, within=400)
     seconds = grow(kube, name, "fleet", 6, set(ADAPTERS), within=700)
-    tell(f"from a live vLLM that answers to both adapters: {', '.join(f'{one:.2f} s' for one in seconds)}")
+    log_progress(
+        f"from a live vLLM that answers to both adapters: {', '.join(f'{second:.2f} s' for second in seconds)}"
+    )
     wait_for_pods(kube, name, 6, within=60)
-    for one in ADAPTERS:
-        assert wait_for_adapter(kube, name, one)["status"]["readyReplicas"] == 6
+    for adapter_name in ADAPTERS:
+        assert wait_for_adapter(kube, name, adapter_name)["status"]["readyReplicas"] == 6

@@ -18,7 +18,7 @@ from e2e_cluster import network
 from e2e_engine import model
 from e2e_engine.__main__ import model_directory
 from patio_testing import environment
-from patio_testing.environment import deployment, lora_adapter, tell, wait_for_adapter, wait_for_pods
+from patio_testing.environment import deployment, log_progress, lora_adapter, wait_for_adapter, wait_for_pods
 from patio_testing.kube import Kube, condition, is_ready, until
 from patio_testing.load_client import load, start_clients
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
@@ -35,9 +35,11 @@ SERVICE = "http://expert"
 @pytest.fixture(scope="module")
 def s3(kube: Kube) -> Iterator[S3Server]:
     """An S3 server that the pods can reach, with a folder for each set of weights."""
-    if e2e_cluster.connect(say=tell).name != "local":
+    if e2e_cluster.connect(report=log_progress).name != "local":
         pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
-    folders: dict[str, Path] = {one: model_directory() / "adapters" / one for one in model.ADAPTERS}
+    folders: dict[str, Path] = {
+        adapter_name: model_directory() / "adapters" / adapter_name for adapter_name in model.ADAPTERS
+    }
     folders["rank-32"] = model_directory() / "adapters" / "bad" / "rank-32"
     with s3_server(network.NODE) as server:
         for name, folder in folders.items():
@@ -51,7 +53,7 @@ def namespace(
 ) -> Iterator[str]:
     """A namespace with three engines that take their time for a token, and an adapter with a Service."""
     name = make_namespace("rollout")
-    environment.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{name}}}")
+    environment.install_patio(kube, staged, log_progress, f"adapters.secrets.namespaces={{{name}}}")
     engine = environment.double(tokens_per_second="20")
     secret = {"ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
     metadata = {"name": "s3", "namespace": name}
@@ -64,7 +66,7 @@ def namespace(
     wait_for_pods(kube, name, PODS + 1, within=90)
     wait_for_adapter(kube, name, "expert", within=60)
     yield name
-    environment.install_patio(kube, staged, tell)
+    environment.install_patio(kube, staged, log_progress)
 
 
 def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
@@ -75,13 +77,13 @@ def routed(namespace: str, s3: S3Server, folder: str) -> dict[str, Any]:
 
 def answer_of_each(kube: Kube, namespace: str) -> dict[str, str]:
     """Return what each engine answers through the adapter."""
-    pods = [one["metadata"]["name"] for one in kube.pods(namespace, "app=routed")]
+    pods = [pod["metadata"]["name"] for pod in kube.pods(namespace, "app=routed")]
     return {pod: kube.complete(namespace, pod, "expert", environment.PROMPT, TOKENS) for pod in pods}
 
 
 def test_adapter_came_from_the_bucket_to_every_pod(kube: Kube, namespace: str, s3: S3Server) -> None:
     pods = kube.pods(namespace, "app=routed")
-    assert {kube.models(namespace, one["metadata"]["name"])["expert"].split("/")[-2][:3] for one in pods} == {"s3-"}
+    assert {kube.models(namespace, pod["metadata"]["name"])["expert"].split("/")[-2][:3] for pod in pods} == {"s3-"}
     assert len(set(answer_of_each(kube, namespace).values())) == 1
 
 
@@ -93,17 +95,17 @@ def test_new_source_under_load_gives_no_error_or_mixed_answer(kube: Kube, namesp
         rolled = until(
             "the new source everywhere",
             lambda: kube.lora_adapter(namespace, "expert") or {},
-            lambda one: (
-                one["status"]["observedGeneration"] == one["metadata"]["generation"]
-                and is_ready(one)
-                and one["status"]["updatedReplicas"] == PODS
+            lambda adapter: (
+                adapter["status"]["observedGeneration"] == adapter["metadata"]["generation"]
+                and is_ready(adapter)
+                and adapter["status"]["updatedReplicas"] == PODS
             ),
             within=40,
         )
     (new,) = set(answer_of_each(kube, namespace).values())
     assert new != old
     assert rolled["status"]["readyReplicas"] == PODS
-    tell(f"rollout over {PODS} pods under load: {len(answers.all)} requests, {dict(answers.outcomes)}")
+    log_progress(f"rollout over {PODS} pods under load: {len(answers.all)} requests, {dict(answers.outcomes)}")
     assert set(answers.outcomes) == {"length"}, answers.outcomes
     assert answers.texts == {old, new}, "every answer is the old weights' or the new ones'"
 
@@ -115,7 +117,7 @@ def test_bad_source_stops_at_first_pod_and_old_weights_answer(kube: Kube, namesp
         stopped = until(
             "the rollout stopped",
             lambda: kube.lora_adapter(namespace, "expert") or {},
-            lambda one: condition(one, "Degraded").get("status") == "True",
+            lambda adapter: condition(adapter, "Degraded").get("status") == "True",
             within=20,
         )
     assert stopped["status"]["failedReplicas"] == 1
@@ -142,5 +144,5 @@ def test_secret_is_in_no_object_and_no_log(kube: Kube, namespace: str) -> None:
 
 def any_running(kube: Kube, namespace: str) -> bool:
     """Tell whether a request runs on any engine."""
-    pods = [one["metadata"]["name"] for one in kube.pods(namespace, "app=routed")]
+    pods = [pod["metadata"]["name"] for pod in kube.pods(namespace, "app=routed")]
     return any(kube.to_pod("GET", namespace, pod, 8000, "/_double/state").json()["running"] for pod in pods)

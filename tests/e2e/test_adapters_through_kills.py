@@ -29,8 +29,8 @@ from patio_testing.environment import (
     Engine,
     deployment,
     load_manually,
+    log_progress,
     lora_adapter,
-    tell,
     wait_for_adapter,
     wait_for_pods,
 )
@@ -59,7 +59,7 @@ class Seen:
         ends = [since, *(ended for _, ended, _ in self.ready if since < ended <= until)]
         return sum(max(0.0, later - earlier - PERIOD) for earlier, later in itertools.pairwise(ends))
 
-    def away(self) -> list[tuple[float, float]]:
+    def absences(self) -> list[tuple[float, float]]:
         """Return when the engine's list lacked the adapter: from the first such answer to the one that has it again."""
         since: float | None = None
         found: list[tuple[float, float]] = []
@@ -73,16 +73,16 @@ class Seen:
         """Return how long the adapter had been away, at each look at a status that still said Ready, less the delay."""
         return [
             began - start - self.delay(start, ended)
-            for start, end in self.away()
+            for start, end in self.absences()
             for began, ended, ready in self.ready
             if ready and start < began and ended < end
         ]
 
-    def untold(self) -> list[tuple[float, float]]:
+    def unreported(self) -> list[tuple[float, float]]:
         """Return when the adapter was away for longer than PROMISED, and the status never said so."""
         return [
             (start, end)
-            for start, end in self.away()
+            for start, end in self.absences()
             if end - start - self.delay(start, end) > PROMISED
             and not any(not ready and start < ended and began < end + WITHIN for began, ended, ready in self.ready)
         ]
@@ -110,7 +110,7 @@ def test_observers_take_their_own_delay_off() -> None:
     stopped = [*quick[:5], (3.0, 3.1, True)]
     late = Seen(ready=stopped, listed=seen.listed)
     assert max(late.seconds_untrue()) < 0.5, "the machine stood still, not we"
-    assert seen.untold() == late.untold() == [(0.1, float("inf"))], "no look found it not Ready"
+    assert seen.unreported() == late.unreported() == [(0.1, float("inf"))], "no look found it not Ready"
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def observed(kube: Kube, namespace: str, pod: str) -> Iterator[Seen]:
             try:
                 answer = kube.to_pod("GET", namespace, pod, 8000, "/v1/models", timeout=2.0)
                 if answer.status_code == 200:
-                    has = "kept" in {one["id"] for one in answer.json()["data"]}
+                    has = "kept" in {model["id"] for model in answer.json()["data"]}
             except httpx.HTTPError:
                 pass
             seen.listed.append((began, time.monotonic(), has))
@@ -151,15 +151,15 @@ def observed(kube: Kube, namespace: str, pod: str) -> Iterator[Seen]:
             yield seen
         finally:
             over.set()
-        for one in observers:
-            one.result()
+        for observer in observers:
+            observer.result()
 
 
-def kill(kube: Kube, namespace: str, what: str) -> None:
+def kill(kube: Kube, namespace: str, victim: str) -> None:
     """Kill one part by SIGKILL; `both` are engine and sidecar."""
-    if what == "kubelet":
-        e2e_cluster.connect(say=tell).restart_kubelet()
-    elif what == "operator":
+    if victim == "kubelet":
+        e2e_cluster.connect(report=log_progress).restart_kubelet()
+    elif victim == "operator":
         killed_at = datetime.now(UTC)
         kill_in_pod(leader(kube), "patio_operator")
         until("somebody leads", lambda: renewed(kube) > killed_at, within=30)
@@ -167,7 +167,7 @@ def kill(kube: Kube, namespace: str, what: str) -> None:
         pod_name = kube.pods(namespace)[0]["metadata"]["name"]
         programs = {"engine": ("engine_double",), "sidecar": ("patio.app",), "both": ("engine_double", "patio.app")}
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda program: kill_in_pod(pod_name, program), programs[what]))
+            list(pool.map(lambda program: kill_in_pod(pod_name, program), programs[victim]))
 
 
 def leader(kube: Kube) -> str:
@@ -193,7 +193,7 @@ def all_well(kube: Kube, namespace: str) -> bool:
         and adapter is not None
         and is_ready(adapter)
         and "kept" in kube.models(namespace, pod["metadata"]["name"])
-        and all(is_ready(one) for one in operators)
+        and all(is_ready(operator) for operator in operators)
     )
 
 
@@ -220,14 +220,14 @@ def test_every_kill_ends_with_the_adapter_back_and_a_true_status(
                 until(f"all is well after the end of the {victim}", lambda: all_well(kube, namespace), within=90)
         until("by-hand is there", lambda name=name: "by-hand" in kube.models(namespace, name), within=10)
         back, untrue = seen.seconds_back(), max(seen.seconds_untrue(), default=0.0)
-        told = ", ".join(f"{one:.2f} s" for one in back) or "the engine was never without it"
-        tell(
-            f"{first}, then {second}: adapter back after {told}; the status said Ready without it for {untrue:.2f} s"
+        pauses = ", ".join(f"{pause:.2f} s" for pause in back) or "the engine was never without it"
+        log_progress(
+            f"{first}, then {second}: adapter back after {pauses}; the status said Ready without it for {untrue:.2f} s"
             f" at most ({len(seen.ready)} looks)"
         )
-        assert not seen.untold(), f"{first}, then {second}"
+        assert not seen.unreported(), f"{first}, then {second}"
         assert untrue <= WITHIN, f"{first}, then {second}"
-        assert all(one <= WITHIN for one in back), f"{first}, then {second}: {back}"
+        assert all(pause <= WITHIN for pause in back), f"{first}, then {second}: {back}"
 
 
 def test_parts_killed_at_the_same_moment_come_back_too(kube: Kube, namespace: str) -> None:
@@ -241,8 +241,10 @@ def test_parts_killed_at_the_same_moment_come_back_too(kube: Kube, namespace: st
                 list(pool.map(lambda victim: kill(kube, namespace, victim), several))
             until(f"all is well after the end of {several}", lambda: all_well(kube, namespace), within=90)
         untrue = max(seen.seconds_untrue(), default=0.0)
-        tell(f"{' and '.join(several)} at once: the status said Ready without the adapter for {untrue:.2f} s at most")
-        assert all(one <= WITHIN for one in seen.seconds_back())
+        log_progress(
+            f"{' and '.join(several)} at once: the status said Ready without the adapter for {untrue:.2f} s at most"
+        )
+        assert all(pause <= WITHIN for pause in seen.seconds_back())
         if "operator" not in several:
-            assert not seen.untold()
+            assert not seen.unreported()
             assert untrue <= WITHIN

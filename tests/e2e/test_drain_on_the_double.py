@@ -38,10 +38,10 @@ def last_request_of_a_pod_that_is_deleted(kube: Kube, namespace: str, name: str,
         return kube.to_pod("GET", namespace, name, 8000, "/metrics").text
 
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(kube.to_pod, "POST", namespace, name, 8000, "/v1/completions", body)
+        request = pool.submit(kube.to_pod, "POST", namespace, name, 8000, "/v1/completions", body)
         until("the request runs", lambda: 'vllm:num_requests_running{engine="0",model_name="tiny"} 1.0' in metrics())
         kube.kubectl("-n", namespace, "delete", "pod", name, "--wait=false")
-        answer = asked.result()
+        answer = request.result()
     assert answer.status_code == 200, answer.text
     until(f"{name} gone", lambda: kube.get(path) is None, within=40)
     (choice,) = answer.json()["choices"]

@@ -52,8 +52,8 @@ def test_instance_serves_by_its_leader_and_is_recreated_whole(kube: Kube, make_n
     adapter = wait_for_adapter(kube, namespace, "sql")
     assert adapter["status"]["desiredReplicas"] == 1, "adapters are loaded through the leader alone"
     sidecars = {
-        one["metadata"]["name"]: [container["name"] for container in one["spec"].get("initContainers") or ()]
-        for one in before
+        pod["metadata"]["name"]: [container["name"] for container in pod["spec"].get("initContainers") or ()]
+        for pod in before
     }
     assert sidecars == {"multi-engine-0-0": ["patio"], "multi-engine-0-1": [], "multi-engine-0-2": []}
     assert "sql" in models(kube, namespace)
@@ -63,16 +63,16 @@ def test_instance_serves_by_its_leader_and_is_recreated_whole(kube: Kube, make_n
         kill += "b'engine_double' in open(f'/proc/{one}/cmdline', 'rb').read()]"
         command = ("/opt/patio/bin/python3", "-c", kill)
         kube.kubectl("-n", namespace, "exec", "multi-engine-0-2", "-c", "engine", "--", *command)
-    old = {one["metadata"]["uid"] for one in before}
+    old = {pod["metadata"]["uid"] for pod in before}
     until(
         "all three pods made anew",
-        lambda: {one["metadata"]["uid"] for one in kube.pods(namespace)},
+        lambda: {pod["metadata"]["uid"] for pod in kube.pods(namespace)},
         lambda uids: len(uids) == SIZE and not uids & old,
         within=60,
     )
     wait_for_pods(kube, namespace, SIZE, within=60)
     until("the adapter is back", lambda: "sql" in models(kube, namespace), within=30)
-    events = [one["message"] for one in kube.events(namespace, "multi") if one["reason"] == "InstanceRecreated"]
+    events = [event["message"] for event in kube.events(namespace, "multi") if event["reason"] == "InstanceRecreated"]
     assert len(events) == 1
     # The others end with it, within the same second.
     assert re.search(r"container engine of pod multi-engine-0-\d restarted", events[0])
@@ -92,15 +92,15 @@ def test_running_request_finishes_when_its_instance_scales_down(
         return int(state["running"])
 
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(kube.to_pod, "POST", namespace, leader, 8000, "/v1/completions", body)
+        request = pool.submit(kube.to_pod, "POST", namespace, leader, 8000, "/v1/completions", body)
         until("the request runs", running)
         kube.apply(group(namespace, replicas=0))
-        answer = asked.result()
+        answer = request.result()
     assert answer.status_code == 200, answer.text
-    assert [one["finish_reason"] for one in answer.json()["choices"]] == ["length"]
+    assert [choice["finish_reason"] for choice in answer.json()["choices"]] == ["length"]
     until("all pods gone", lambda: not kube.pods(namespace), within=60)
 
 
 def models(kube: Kube, namespace: str) -> set[str]:
     answer = kube.to_pod("GET", namespace, "multi-engine-0-0", 8000, "/v1/models").raise_for_status()
-    return {one["id"] for one in answer.json()["data"]}
+    return {model["id"] for model in answer.json()["data"]}

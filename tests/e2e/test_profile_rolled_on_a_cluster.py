@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patio_testing.environment import Engine, group, tell, wait_for_pods
+from patio_testing.environment import Engine, group, log_progress, wait_for_pods
 from patio_testing.kube import Kube, condition, is_ready, until
 
 pytestmark = pytest.mark.cluster
@@ -49,16 +49,16 @@ def plain(kind: str, namespace: str, engine: Engine) -> dict[str, Any]:
 
 def realised(namespace: str, engine: Engine) -> dict[str, Any]:
     """A RoleBasedGroup of the same, and of leaders with a worker each."""
-    made = group(engine, namespace, replicas=REPLICAS)
-    (role,) = made["spec"]["roles"]
+    body = group(engine, namespace, replicas=REPLICAS)
+    (role,) = body["spec"]["roles"]
     role["engineRuntimes"] = [{"profileName": PROFILE}]
     template = role["standalonePattern"]["template"]
     led = {"metadata": {"labels": {"workload": "leaders"}}, **template}
     template["metadata"] = {"labels": {"workload": "group"}}
     pattern = {"leaderWorkerPattern": {"size": 2, "template": led}}
     others = {key: value for key, value in role.items() if key != "standalonePattern"}
-    made["spec"]["roles"].append(others | {"name": "led"} | pattern)
-    return made
+    body["spec"]["roles"].append(others | {"name": "led"} | pattern)
+    return body
 
 
 def versions(kube: Kube, namespace: str) -> dict[str, list[tuple[str, bool]]]:
@@ -66,8 +66,8 @@ def versions(kube: Kube, namespace: str) -> dict[str, list[tuple[str, bool]]]:
     found: dict[str, list[tuple[str, bool]]] = {name: [] for name in WORKLOADS}
     for pod in kube.pods(namespace, "patio.dev/injected=true"):
         if "deletionTimestamp" not in pod["metadata"]:
-            (sidecar,) = [one for one in pod["spec"]["initContainers"] if one["name"] == "patio"]
-            (version,) = [one["value"] for one in sidecar["env"] if one["name"] == "VERSION"]
+            (sidecar,) = [container for container in pod["spec"]["initContainers"] if container["name"] == "patio"]
+            (version,) = [variable["value"] for variable in sidecar["env"] if variable["name"] == "VERSION"]
             found[pod["metadata"]["labels"]["workload"]].append((version, is_ready(pod)))
     return found
 
@@ -95,21 +95,21 @@ def test_changed_profile_is_rolled_one_workload_at_a_time(
 
     def look() -> dict[str, list[tuple[str, bool]]]:
         seen = versions(kube, namespace)
-        under_way = [name for name, pods in seen.items() if sorted(pods) not in (old, new)]
-        assert len(under_way) <= 1, seen
-        order.extend(name for name in under_way if name not in order)
+        in_progress = [name for name, pods in seen.items() if sorted(pods) not in (old, new)]
+        assert len(in_progress) <= 1, seen
+        order.extend(name for name in in_progress if name not in order)
         serving = {name: sum(ready for _, ready in pods) for name, pods in seen.items()}
         assert min(serving.values()) >= REPLICAS - 1, seen
         assert serving["deployment"] >= REPLICAS, "a Deployment of two brings the new pod first"
         return seen
 
     until("all pods are new", look, lambda seen: all(sorted(pods) == new for pods in seen.values()), within=200)
-    tell(f"rolled {', '.join(order)} in {time.monotonic() - began:.0f} s")
+    log_progress(f"rolled {', '.join(order)} in {time.monotonic() - began:.0f} s")
     assert sorted(order) == sorted(WORKLOADS)
     done = until(
         "the profile says so",
         lambda: kube.get(f"{PATH}/{PROFILE}"),
-        lambda one: condition(one, "RolledOut").get("reason") == "UpToDate",
+        lambda profile: condition(profile, "RolledOut").get("reason") == "UpToDate",
         within=20,
     )
     assert (done["status"]["pods"], done["status"]["currentPods"]) == 2 * (len(WORKLOADS) * REPLICAS,)

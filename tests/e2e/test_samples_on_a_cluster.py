@@ -16,7 +16,7 @@ import pytest
 
 from e2e_engine.__main__ import model_directory
 from patio_testing import sample_groups
-from patio_testing.environment import tell
+from patio_testing.environment import log_progress
 from patio_testing.kube import Kube, condition, until
 from patio_testing.sample_groups import SAMPLES, Role
 
@@ -51,11 +51,13 @@ print(json.dumps([dict(os.environ), {name: address(name) for name in sys.argv[1:
 
 def chosen() -> list[str]:
     every = sorted(str(path.relative_to(SAMPLES)) for path in SAMPLES.rglob("*.yaml"))
-    return every if os.environ.get("PATIO_TEST_ALL_SAMPLES") == "1" else [one for one in every if one in ROUTINE]
+    return (
+        every if os.environ.get("PATIO_TEST_ALL_SAMPLES") == "1" else [sample for sample in every if sample in ROUTINE]
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def profiles_gone_after(kube: Kube) -> Iterator[None]:
+def delete_profiles_afterwards(kube: Kube) -> Iterator[None]:
     yield
     kube.kubectl("delete", "clusterengineruntimeprofiles", "--ignore-not-found", *PROFILES)
 
@@ -77,7 +79,7 @@ def test_sample_becomes_ready_or_is_rejected_with_a_reason(kube: Kube, namespace
     kube.apply(*documents)
     for document in documents:
         if document["kind"] == "RoleBasedGroup":
-            tell(f"{sample}: {verdict(kube, namespace, document['metadata']['name'])}")
+            log_progress(f"{sample}: {verdict(kube, namespace, document['metadata']['name'])}")
 
 
 def objects(path: Path, namespace: str) -> list[dict[str, Any]]:
@@ -85,17 +87,17 @@ def objects(path: Path, namespace: str) -> list[dict[str, Any]]:
     found = sample_groups.documents(path, namespace)
     if path.name in PROFILE_OF:
         found = [*sample_groups.documents(path.with_name(PROFILE_OF[path.name]), namespace), *found]
-    claims = [one for one in found if one["kind"] == "PersistentVolumeClaim"]
-    return [*(sample_groups.volume(one, model_directory()) for one in claims), *found]
+    claims = [body for body in found if body["kind"] == "PersistentVolumeClaim"]
+    return [*(sample_groups.volume(claim, model_directory()) for claim in claims), *found]
 
 
 def verdict(kube: Kube, namespace: str, name: str) -> str:
     """Wait until a group is up or refused, look at everything that it is made of, and say what it is."""
-    where = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
+    path = f"/apis/workloads.x-k8s.io/v1alpha2/namespaces/{namespace}/rolebasedgroups/{name}"
     group = until(
         f"{name} up or refused",
-        lambda: kube.get(where),
-        lambda one: condition(one, "Ready").get("reason") in ("AllRolesReady", "Unsupported"),
+        lambda: kube.get(path),
+        lambda group: condition(group, "Ready").get("reason") in ("AllRolesReady", "Unsupported"),
         within=120,
     )
     ready, roles = condition(group, "Ready"), sample_groups.roles(group)
@@ -104,33 +106,35 @@ def verdict(kube: Kube, namespace: str, name: str) -> str:
         assert not pods
         return f"{name}: refused: {ready['message']}"
     for role in roles:
-        of_role = [one for one in pods if one["metadata"]["labels"]["rbg.workloads.x-k8s.io/role-name"] == role.name]
+        of_role = [pod for pod in pods if pod["metadata"]["labels"]["rbg.workloads.x-k8s.io/role-name"] == role.name]
         check_pods(name, role, of_role)
         check_what_they_know(kube, namespace, name, role, of_role)
         check_order(role, of_role, pods)
-    registered = {f"http://{one['status']['podIP']}:8000" for one in pods if has_sidecar(one)}
-    served = [serve(kube, namespace, one, registered) for one in pods if is_router(one)]
-    return f"{name}: {len(pods)} pods of {len(roles)} roles" + "".join(f"; {one}" for one in served)
+    registered = {f"http://{pod['status']['podIP']}:8000" for pod in pods if has_sidecar(pod)}
+    served = [serve(kube, namespace, pod, registered) for pod in pods if is_router(pod)]
+    return f"{name}: {len(pods)} pods of {len(roles)} roles" + "".join(f"; {line}" for line in served)
 
 
 def check_pods(group: str, role: Role, pods: list[dict[str, Any]]) -> None:
     """Names, labels, and the sidecar where the role asks for one."""
-    assert {one["metadata"]["name"] for one in pods} == role.pods(group)
+    assert {pod["metadata"]["name"] for pod in pods} == role.pods(group)
     for pod in pods:
         labels, spec = pod["metadata"]["labels"], pod["spec"]
         assert labels["rolebasedgroup.workloads.x-k8s.io/name"] == group
         assert labels["rolebasedgroup.workloads.x-k8s.io/role"] == role.name
         assert labels.get("patio.dev/injected") == ("true" if role.profiles else None)
-        names = {one["name"] for one in spec["containers"]} | {one["name"] for one in spec.get("initContainers") or ()}
+        names = {container["name"] for container in spec["containers"]} | {
+            container["name"] for container in spec.get("initContainers") or ()
+        }
         assert {"patio-runtime"} & names == ({"patio-runtime"} if "sglang-pd-runtime" in role.profiles else set())
         assert {"gpu-monitor", "gpu-driver-init"} <= names or "nvidia-runtime-profile" not in role.profiles
 
 
 def check_what_they_know(kube: Kube, namespace: str, group: str, role: Role, pods: list[dict[str, Any]]) -> None:
     """Variables of both families, and the names of the role's pods, as its last pod sees them."""
-    last = max(pods, key=lambda one: str(one["metadata"]["name"]))
+    last = max(pods, key=lambda pod: str(pod["metadata"]["name"]))
     name, service = last["metadata"]["name"], f"s-{group}-{role.name}"
-    addresses = {one["metadata"]["name"]: one["status"]["podIP"] for one in pods}
+    addresses = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
     instance, position = (name, None) if role.size is None else name.rsplit("-", 1)
     leader = instance if role.size is None else f"{instance}-0"
     known = {f"{leader}.{service}": addresses[leader], f"{instance}.{service}": addresses[leader]}
@@ -158,7 +162,7 @@ def check_order(role: Role, pods: list[dict[str, Any]], all_pods: list[dict[str,
     for pod in all_pods:
         if pod["metadata"]["labels"]["rbg.workloads.x-k8s.io/role-name"] in role.dependencies:
             ready = moment(condition(pod, "Ready")["lastTransitionTime"])
-            assert all(moment(one["metadata"]["creationTimestamp"]) >= ready for one in pods)
+            assert all(moment(pod["metadata"]["creationTimestamp"]) >= ready for pod in pods)
 
 
 def moment(text: str) -> datetime:
@@ -170,7 +174,7 @@ def is_router(pod: dict[str, Any]) -> bool:
 
 
 def has_sidecar(pod: dict[str, Any]) -> bool:
-    return "patio-runtime" in {one["name"] for one in pod["spec"]["containers"]}
+    return "patio-runtime" in {container["name"] for container in pod["spec"]["containers"]}
 
 
 def serve(kube: Kube, namespace: str, router: dict[str, Any], registered: set[str]) -> str:
@@ -184,14 +188,14 @@ def serve(kube: Kube, namespace: str, router: dict[str, Any], registered: set[st
         return send
 
     def healthy(seen: dict[str, Any]) -> bool:
-        kinds = {one["worker_type"] for one in seen["workers"] if one["is_healthy"]}
+        kinds = {worker["worker_type"] for worker in seen["workers"] if worker["is_healthy"]}
         return {"prefill", "decode"} <= kinds
 
     workers = until("workers of both kinds", ask("GET", "/workers"), healthy, within=60)["workers"]
-    (model,) = {one["model_id"] for one in workers}
+    (model,) = {worker["model_id"] for worker in workers}
     body = {"model": model, "prompt": "once upon a time", "max_tokens": 4}
     answer = until(f"{name} serves {model}", ask("POST", "/v1/completions", body), within=30)
     assert answer["usage"]["completion_tokens"] == 4
-    urls = {one["url"] for one in workers}
+    urls = {worker["url"] for worker in workers}
     assert not registered or urls == registered
     return f"{name} served {answer['choices'][0]['text']!r} through {', '.join(sorted(urls))}"

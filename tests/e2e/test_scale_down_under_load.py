@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from patio_testing import environment
-from patio_testing.environment import GROUP_API, Engine, tell
+from patio_testing.environment import GROUP_API, Engine, log_progress
 from patio_testing.kube import Kube, is_ready, until
 from patio_testing.load_client import load, start_clients
 from patio_testing.sample_groups import PARTS
@@ -32,7 +32,7 @@ TOPOLOGY = {
 @pytest.fixture(scope="module")
 def vllm() -> Engine:
     """The real vLLM."""
-    return environment.vllm(tell)
+    return environment.vllm(log_progress)
 
 
 def group(namespace: str, name: str, vllm: Engine, replicas: int, **sidecar: Any) -> dict[str, Any]:
@@ -80,7 +80,12 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str]) -> str:
 def wait_ready(kube: Kube, namespace: str, *pods: str, within: float = 300.0) -> None:
     for pod in pods:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
-        until(f"{pod} Ready", lambda path=path: kube.get(path), lambda one: bool(one) and is_ready(one), within=within)
+        until(
+            f"{pod} Ready",
+            lambda path=path: kube.get(path),
+            lambda pod_body: bool(pod_body) and is_ready(pod_body),
+            within=within,
+        )
 
 
 def scale_down(kube: Kube, namespace: str, smaller: dict[str, Any], pod: str) -> None:
@@ -88,10 +93,12 @@ def scale_down(kube: Kube, namespace: str, smaller: dict[str, Any], pod: str) ->
 
     def running() -> float:
         text = kube.to_pod("GET", namespace, pod, 8000, "/metrics").raise_for_status().text
-        (line,) = [one for one in text.splitlines() if one.startswith("vllm:num_requests_running{")]
+        (line,) = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running{")]
         return float(line.split()[-1])
 
-    until(f"{pod} is in the middle of several streams", running, lambda one: one >= 3, within=60)
+    until(
+        f"{pod} is in the middle of several streams", running, lambda running_requests: running_requests >= 3, within=60
+    )
     kube.apply(smaller)
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
     until(f"{pod} gone", lambda: kube.get(path) is None, within=90)
@@ -103,20 +110,20 @@ def test_requests_are_lost_only_without_the_sidecar(kube: Kube, namespace: str, 
 
     def workers() -> list[dict[str, Any]]:
         answer = kube.to_pod("GET", namespace, "drained-router-0", 8000, "/workers").raise_for_status()
-        return [one for one in answer.json()["workers"] if one["is_healthy"]]
+        return [worker for worker in answer.json()["workers"] if worker["is_healthy"]]
 
     until("the router has both engines", workers, lambda seen: len(seen) == 2, within=60)
     with load(kube, namespace, SERVICE, ROUTER, tokens=TOKENS) as drained:
         scale_down(kube, namespace, group(namespace, "drained", vllm, 1, **with_sidecar()), pod="drained-worker-1")
     for url in (SERVICE, ROUTER):
-        tell(f"scaled down with the sidecar, {url}: {drained.served(url)} served, lost: {drained.lost(url)}")
+        log_progress(f"scaled down with the sidecar, {url}: {drained.served(url)} served, lost: {drained.lost(url)}")
 
     # Beside what is left of the first group, so that there are two engines again.
     kube.apply(group(namespace, "cut", vllm, 1))
     wait_ready(kube, namespace, "cut-worker-0")
     with load(kube, namespace, SERVICE, tokens=TOKENS) as cut:
         scale_down(kube, namespace, group(namespace, "cut", vllm, 0), pod="cut-worker-0")
-    tell(f"scaled down without it: {cut.served(SERVICE)} served, lost: {cut.lost(SERVICE)}")
+    log_progress(f"scaled down without it: {cut.served(SERVICE)} served, lost: {cut.lost(SERVICE)}")
 
     for url in (SERVICE, ROUTER):
         assert drained.served(url) > 4

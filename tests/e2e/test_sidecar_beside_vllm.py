@@ -23,7 +23,7 @@ from e2e_engine import model
 from e2e_engine.process import VllmProcess, running_vllm
 from patio.metrics.mappings import SOURCES
 from patio_protocol.engines import EngineKind
-from patio_testing.environment import tell
+from patio_testing.environment import log_progress
 from patio_testing.kube import until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -59,9 +59,9 @@ class SidecarProcess:
             )
         until("the sidecar lives", lambda: httpx.get(f"{self.url}/health").is_success, within=30)
 
-    def stop(self, how: signal.Signals) -> None:
+    def stop(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(how)
+            self._process.send_signal(number)
             self._process.wait()
             self._process = None
 
@@ -76,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
-    with running_vllm(models, tmp_path_factory.mktemp("scratch"), tell, max_model_len=model.CONTEXT) as process:
+    with running_vllm(models, tmp_path_factory.mktemp("scratch"), log_progress, max_model_len=model.CONTEXT) as process:
         yield process
 
 
@@ -95,7 +95,7 @@ def adapters_of(engine: VllmProcess) -> set[str]:
     """Return what the engine itself lists; empty while it is down."""
     with contextlib.suppress(httpx.HTTPError):
         listed = httpx.get(f"{engine.url}/v1/models", timeout=5).json()["data"]
-        return {one["id"] for one in listed} - {model.NAME}
+        return {model["id"] for model in listed} - {model.NAME}
     return set()
 
 
@@ -122,14 +122,14 @@ def test_every_metric_of_a_real_vllm_has_its_standard_name(engine: VllmProcess, 
     found = {row for row in table for end in suffixes for name, _ in samples if name == f"patio:{row}{end}"}
     # A gauge of old versions, and one that needs a draft model.
     assert set(table) - found == {"prefix_cache_hit_ratio", "spec_decode_acceptance_ratio"}
-    ours = ("inference_engine", "vllm")
+    engine_label = ("inference_engine", "vllm")
     for row in found:
         sources = [source for source in table[row] if isinstance(source, str)]
         for (name, labels), value in samples.items():
             end = name.removeprefix(f"patio:{row}")
             if sources and name.startswith(f"patio:{row}") and end in suffixes:
-                assert ours in labels
-                assert value in [samples.get((source + end, labels - {ours})) for source in sources]
+                assert engine_label in labels
+                assert value in [samples.get((source + end, labels - {engine_label})) for source in sources]
     (context,) = [value for (name, _), value in samples.items() if name == "patio:model_context_tokens"]
     assert float(context) == model.CONTEXT
     (capacity,) = [value for (name, _), value in samples.items() if name == "patio:kv_cache_capacity_tokens"]
@@ -141,7 +141,7 @@ def test_adapters_are_back_after_the_death_of_the_engine(engine: VllmProcess, si
     assert adapters_of(engine) == set()
     engine.start()
     seconds = seconds_until_back(engine)
-    tell(f"engine killed: adapters back {seconds:.2f} s after it was ready")
+    log_progress(f"engine killed: adapters back {seconds:.2f} s after it was ready")
     assert seconds <= BACK_WITHIN
 
 
@@ -151,7 +151,7 @@ def test_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProces
     sidecar.start()
     until("the pod is ready", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
     reports = httpx.get(f"{sidecar.url}/v1/lora_adapters").json()["adapters"]
-    assert {(one["lora_name"], one["state"], one["attempts"]) for one in reports} == {
+    assert {(report["lora_name"], report["state"], report["attempts"]) for report in reports} == {
         (name, "Loaded", 0) for name in model.ADAPTERS
     }
 
@@ -162,7 +162,7 @@ def test_adapters_are_back_after_the_death_of_both(engine: VllmProcess, sidecar:
     engine.start()
     sidecar.start()
     seconds = seconds_until_back(engine)
-    tell(f"engine and sidecar killed: adapters back {seconds:.2f} s after the engine was ready")
+    log_progress(f"engine and sidecar killed: adapters back {seconds:.2f} s after the engine was ready")
     assert seconds <= BACK_WITHIN
 
 
@@ -180,8 +180,8 @@ def test_stream_of_2000_tokens_finishes_while_its_pod_drains(engine: VllmProcess
             streamed = time.monotonic() - began
         answer = draining.result().json()
     drained = time.monotonic() - began
-    tell(f"{TOKENS} tokens took {streamed:.1f} s after the drain was called, the drain {drained:.1f} s")
-    # What the kubelet does next: vLLM ends every request under way on this.
+    log_progress(f"{TOKENS} tokens took {streamed:.1f} s after the drain was called, the drain {drained:.1f} s")
+    # What the kubelet does next: vLLM ends every running request on this.
     engine.terminate()
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["length"]
     assert (answer["drained"], answer["running"], answer["waiting"]) == (True, 0, 0)

@@ -25,8 +25,8 @@ from patio_testing.environment import (
     SYSTEM_NAMESPACE,
     Engine,
     deployment,
+    log_progress,
     lora_adapter,
-    tell,
     wait_for_adapter,
     wait_for_pods,
 )
@@ -50,7 +50,7 @@ def namespaces(
     kube: Kube, staged: environment.Environment, double: Engine, make_namespace: Callable[[str], str]
 ) -> tuple[str, str]:
     tenant, neighbour = make_namespace(TENANT), make_namespace(NEIGHBOUR)
-    environment.install_patio(kube, staged, tell, f"adapters.secrets.namespaces={{{tenant},{neighbour}}}")
+    environment.install_patio(kube, staged, log_progress, f"adapters.secrets.namespaces={{{tenant},{neighbour}}}")
     for namespace, values in ((tenant, CREDENTIALS), (neighbour, NEIGHBOURS)):
         metadata = {"name": "bucket", "namespace": namespace}
         kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values})
@@ -87,8 +87,8 @@ def seconds_of_a_round(kube: Kube, neighbour: str, number: int) -> float:
 def operator_state(kube: Kube) -> list[tuple[str, int]]:
     """UID and number of restarts of each pod of the operator."""
     return sorted(
-        (one["metadata"]["uid"], sum(each["restartCount"] for each in one["status"].get("containerStatuses", [])))
-        for one in kube.pods(SYSTEM_NAMESPACE, "app.kubernetes.io/name=patio")
+        (pod["metadata"]["uid"], sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])))
+        for pod in kube.pods(SYSTEM_NAMESPACE, "app.kubernetes.io/name=patio")
     )
 
 
@@ -114,14 +114,16 @@ def test_user_of_one_namespace_attacks_and_no_neighbour_notices(
             if not thread.is_alive():
                 break
             busy.append(seconds_of_a_round(kube, neighbour, number))
-            kept = kube.lora_adapter(neighbour, "kept")
-            unready += kept is None or not is_ready(kept)
+            adapter = kube.lora_adapter(neighbour, "kept")
+            unready += adapter is None or not is_ready(adapter)
     finally:
         attack.stop()
         thread.join(120)
-    tell(f"attack of {SECONDS:.0f} s: {sum(attack.answers.values())} requests: {dict(sorted(attack.answers.items()))}")
+    log_progress(
+        f"attack of {SECONDS:.0f} s: {sum(attack.answers.values())} requests: {dict(sorted(attack.answers.items()))}"
+    )
     ratio = statistics.median(busy) / statistics.median(quiet)
-    tell(
+    log_progress(
         f"the neighbour's new adapters were Ready after {statistics.median(quiet):.2f} s (quiet, {len(quiet)}) and "
         f"{statistics.median(busy):.2f} s (attacked, {len(busy)}; at most {max(busy):.2f} s): x{ratio:.1f}"
     )
@@ -134,21 +136,23 @@ def test_user_of_one_namespace_attacks_and_no_neighbour_notices(
 
 def test_no_credential_reached_the_false_sidecars(kube: Kube, namespaces: tuple[str, str]) -> None:
     tenant, _ = namespaces
-    asked = 0
+    requests = 0
     for mode in MODES:
         records = until(
             f"the records of false-{mode}",
             lambda mode=mode: kube.to_pod("GET", tenant, f"false-{mode}", 9092, "/recorded"),
             lambda answer: answer.status_code == 200,
         ).json()
-        asked += len(records)
+        requests += len(records)
         for value in (*CREDENTIALS.values(), *NEIGHBOURS.values()):
-            assert not [one for one in records if value in one], f"{mode} was sent a credential"
-        assert not [one for one in records if "bearer" in one.lower()], f"{mode} was sent a token"
-    tell(f"the false sidecars were asked {asked} times")
-    seen: list[Any] = [kube.kubectl("-n", one, "get", "pods,events,lora,services", "-o", "json") for one in namespaces]
-    for one in kube.pods(SYSTEM_NAMESPACE, "app.kubernetes.io/name=patio"):
-        seen.append(kube.kubectl("-n", SYSTEM_NAMESPACE, "logs", one["metadata"]["name"]))
+            assert not [record for record in records if value in record], f"{mode} was sent a credential"
+        assert not [record for record in records if "bearer" in record.lower()], f"{mode} was sent a token"
+    log_progress(f"the false sidecars were asked {requests} times")
+    seen: list[Any] = [
+        kube.kubectl("-n", namespace, "get", "pods,events,lora,services", "-o", "json") for namespace in namespaces
+    ]
+    for pod in kube.pods(SYSTEM_NAMESPACE, "app.kubernetes.io/name=patio"):
+        seen.append(kube.kubectl("-n", SYSTEM_NAMESPACE, "logs", pod["metadata"]["name"]))
     text = json.dumps(seen)
     for value in (*CREDENTIALS.values(), *NEIGHBOURS.values()):
         assert value not in text

@@ -20,9 +20,9 @@ def test_tutorial_prints_what_it_shows(kube: Kube, make_namespace: Callable[[str
     demo.start_engine(kube, environment.double())
     kube.apply(environment.lora_adapter(demo.NAMESPACE, demo.ADAPTER, environment.ADAPTERS["lora-a"]))
     environment.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
-    told = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
-    assert {step.title: differences(step) for step in told if differences(step)} == {}
-    answers = next(step.printed for step in told if "ask tiny" in step.commands).splitlines()
+    printed = [replace(step, printed=run(step, before)) for before, step in preceded(steps())]
+    assert {step.title: differences(step) for step in printed if differences(step)} == {}
+    answers = next(step.printed for step in printed if "ask tiny" in step.commands).splitlines()
     assert len({line.split(maxsplit=1)[1] for line in answers}) == 3
 
 
@@ -41,7 +41,7 @@ def preceded(all_steps: list[Step]) -> list[tuple[str, Step]]:
 def run(step: Step, before: str) -> str:
     """Run the commands of a step as a user does, but for those that other tests run."""
     commands = "\n".join(line for line in step.commands.splitlines() if line not in DONE_ELSEWHERE)
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", before + commands],
         cwd=environment.ROOT,
         capture_output=True,
@@ -49,5 +49,5 @@ def run(step: Step, before: str) -> str:
         timeout=600,
         check=False,
     )
-    assert done.returncode == 0, f"{step.title}: {commands}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert completed.returncode == 0, f"{step.title}: {commands}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout

@@ -89,12 +89,12 @@ def profile(kube: Kube) -> Any:
 
 def group(namespace: str) -> dict[str, Any]:
     """The README's group. The image has no command there; the double is told what it stands for."""
-    made: dict[str, Any] = yaml.safe_load(GROUP)
-    made["metadata"]["namespace"] = namespace
-    (engine,) = made["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
+    body: dict[str, Any] = yaml.safe_load(GROUP)
+    body["metadata"]["namespace"] = namespace
+    (engine,) = body["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
     engine["image"] = f"docker.io/patio/engine-double:{TAG}"
     engine["args"] = ["--engine", "sglang", "--enable-metrics", "--served-model-name", "qwen"]
-    return made
+    return body
 
 
 def test_manifests_of_readme_give_pods_with_sidecar_and_metrics(
@@ -103,7 +103,7 @@ def test_manifests_of_readme_give_pods_with_sidecar_and_metrics(
     namespace = make_namespace("readme")
     kube.apply(group(namespace))
     pods = wait_for_pods(kube, namespace, 2, within=60)
-    assert [[one["name"] for one in pod["spec"]["containers"]] for pod in pods] == [["sglang", "patio"]] * 2
+    assert [[container["name"] for container in pod["spec"]["containers"]] for pod in pods] == [["sglang", "patio"]] * 2
     for pod in POD:
         text = until(  # its sidecar has no probe: the pod is Ready before it
             f"metrics of {pod}",
@@ -115,7 +115,7 @@ def test_manifests_of_readme_give_pods_with_sidecar_and_metrics(
         assert kube.to_pod("GET", namespace, pod, 9091, "/health").status_code == 200
         topology = kube.to_pod("GET", namespace, pod, 9091, "/v1/topology").json()
         assert (topology["registered"], topology["reason"]) == (False, "NotConfigured")
-    assert {one["status"]["containerStatuses"][1]["restartCount"] for one in kube.pods(namespace)} == {0}
+    assert {pod["status"]["containerStatuses"][1]["restartCount"] for pod in kube.pods(namespace)} == {0}
 
 
 def test_workers_register_and_return_when_the_router_restarts(
@@ -129,13 +129,13 @@ def test_workers_register_and_return_when_the_router_restarts(
     with_router["spec"]["roles"].append(sample_groups.runnable(yaml.safe_load(ROUTER)))
     kube.apply(with_router)
     pods = wait_for_pods(kube, namespace, 3, within=60)
-    engines = {f"http://{one['status']['podIP']}:8000" for one in pods if one["metadata"]["name"] in POD}
+    engines = {f"http://{pod['status']['podIP']}:8000" for pod in pods if pod["metadata"]["name"] in POD}
     body = {"model": "qwen", "prompt": "once upon a time", "max_tokens": 3}
 
     def served() -> bool:
         router = "my-inference-router-0"
         workers = kube.to_pod("GET", namespace, router, 8000, "/workers").raise_for_status().json()["workers"]
-        healthy = {one["url"] for one in workers if one["is_healthy"]}
+        healthy = {worker["url"] for worker in workers if worker["is_healthy"]}
         return healthy == engines and kube.to_pod("POST", namespace, router, 8000, "/v1/completions", body).is_success
 
     until("the router serves through both workers", served, within=60)

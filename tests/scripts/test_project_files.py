@@ -27,9 +27,9 @@ def test_workflow_runs_what_ci_runs() -> None:
 def test_issue_form_has_fields_with_labels(form: Path) -> None:
     content = yaml.safe_load(form.read_text())
     assert {"name", "description", "body"} <= content.keys()
-    fields = [one for one in content["body"] if one["type"] != "markdown"]
-    assert all(one["attributes"]["label"] for one in fields)
-    assert len({one["id"] for one in fields}) == len(fields)
+    fields = [field for field in content["body"] if field["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields)
 
 
 def test_dependabot_looks_where_files_are() -> None:
@@ -42,9 +42,9 @@ def test_hooks_call_commands_that_exist() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for hook in repository["hooks"]:
-        program, *words = hook["entry"].split()
+        program, *arguments = hook["entry"].split()
         assert program == "make" or (ROOT / program).exists()
-        assert program != "make" or words[-1] in targets
+        assert program != "make" or arguments[-1] in targets
 
 
 def test_owned_paths_exist() -> None:

@@ -19,7 +19,7 @@ def test_every_documented_reason_is_in_the_code() -> None:
     rows = [str(row[0]) for section in reasons.sections() for row in section["rows"]]
     names = {name.strip() for row in rows for name in row.split(",") if " " not in name.strip()}
     assert len(names) > 100
-    assert names - program.words_like_reasons() == set()
+    assert names - program.reason_like_words() == set()
 
 
 def test_every_rule_of_the_rbac_is_a_row_with_a_reason() -> None:
@@ -58,7 +58,7 @@ def shown(path: tuple[str, ...], text: str) -> bool:
 
 
 def test_every_setting_of_the_operator_has_its_variable() -> None:
-    names = [name for one in program.operator_variables() for name in one.names]
+    names = [name for variable in program.operator_variables() for name in variable.names]
     read = set(re.findall(r'"((?:PATIO|POD)_[A-Z_]+)"', program.operator_settings_source()))
     assert set(names) == read
     assert len(names) == len(set(names))

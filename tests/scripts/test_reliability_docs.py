@@ -12,10 +12,10 @@ FOLDERS = ("protocol/tests", "sidecar/tests", "operator/tests", "tests")
 def test_every_test_that_the_table_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/project/reliability.md").read_text()))
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("test_*.py")]
-    there = {path.stem for path in files}
-    there |= {name for path in files for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.M)}
+    existing = {path.stem for path in files}
+    existing |= {name for path in files for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.M)}
     assert len(named) > 80
-    assert sorted(named - there) == []
+    assert sorted(named - existing) == []
 
 
 def test_every_row_names_a_test() -> None:

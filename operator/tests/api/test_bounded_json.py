@@ -71,7 +71,7 @@ def test_annotations_never_keep_a_pod_out_of_the_cache(key: str, text: str) -> N
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_annotations_of_others_count_as_not_there(text: str) -> None:
+def test_annotations_of_others_count_as_absent(text: str) -> None:
     assert rollout_annotations.of_template({"annotations": {labels.ROLLED: text}}) == {}
     assert rollout_annotations.of_role({"annotations": {labels.ROLLED_ROLES: text}}, "r") == {}
     assert rollout_annotations.group_annotation({"annotations": {labels.ROLLED_ROLES: text}}, "r", {"a": "b"})
@@ -96,10 +96,10 @@ def test_memories_of_odd_types_are_none(text: str) -> None:
 
 
 def test_profiles_of_a_pod_are_few_and_have_names() -> None:
-    def said(what: Any) -> dict[str, str]:
-        return profiles_in({"annotations": {labels.INJECTED: json.dumps(what)}})
+    def profiles_of(entries: Any) -> dict[str, str]:
+        return profiles_in({"annotations": {labels.INJECTED: json.dumps(entries)}})
 
-    assert said({"patio": "1", "Not A Name": "1", "gpu": 5, "x" * 300: "1", "long": "1" * 100}) == {"patio": "1"}
-    assert len(said({f"p{n}": "1" for n in range(MOST_PROFILES)})) == MOST_PROFILES
-    assert said({f"p{n}": "1" for n in range(MOST_PROFILES + 1)}) == {}
-    assert said({f"p{n}": "1" for n in range(20_000)}) == {}
+    assert profiles_of({"patio": "1", "Not A Name": "1", "gpu": 5, "x" * 300: "1", "long": "1" * 100}) == {"patio": "1"}
+    assert len(profiles_of({f"p{n}": "1" for n in range(MOST_PROFILES)})) == MOST_PROFILES
+    assert profiles_of({f"p{n}": "1" for n in range(MOST_PROFILES + 1)}) == {}
+    assert profiles_of({f"p{n}": "1" for n in range(20_000)}) == {}

@@ -21,17 +21,17 @@ def test_charts_crds_are_what_the_models_give() -> None:
     assert crd.drift(CHART) == [], "run `make crds`"
 
 
-def test_drift_is_found_and_written_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_is_found_and_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "left-over.yaml").write_text("x: 1\n")
     (tmp_path / "patio.dev_loraadapters.yaml").write_text("edited: by hand\n")
     assert crd.main(["--check", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     for line in (
         "left-over.yaml has no model",
         "patio.dev_loraadapters.yaml differs",
         "rolebasedgroups.yaml is missing",
     ):
-        assert line in said
+        assert line in message
     (tmp_path / "left-over.yaml").unlink()
     assert crd.main([str(tmp_path)]) == 0
     assert crd.main(["--check", str(tmp_path)]) == 0
@@ -48,34 +48,34 @@ def schemas(of: crd.Definition) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from nodes(version["schema"]["openAPIV3Schema"], version["name"])
 
 
-def nodes(schema: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield where, schema
+def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
     for name, field in schema.get("properties", {}).items():
-        yield from nodes(field, f"{where}.{name}")
+        yield from nodes(field, f"{path}.{name}")
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
-            yield from nodes(schema[key], f"{where}[]")
+            yield from nodes(schema[key], f"{path}[]")
 
 
 def test_every_field_has_one_type_and_only_what_a_crd_may_have(definition: crd.Definition) -> None:
-    for where, schema in schemas(definition):
-        assert "type" in schema or schema.get("x-kubernetes-int-or-string"), where
-        assert not {"$ref", "anyOf", "title", "additionalItems", "const", "examples"} & schema.keys(), where
-        assert not ("properties" in schema and "additionalProperties" in schema), where
+    for path, schema in schemas(definition):
+        assert "type" in schema or schema.get("x-kubernetes-int-or-string"), path
+        assert not {"$ref", "anyOf", "title", "additionalItems", "const", "examples"} & schema.keys(), path
+        assert not ("properties" in schema and "additionalProperties" in schema), path
         if "x-kubernetes-list-map-keys" in schema:
             keys = schema["x-kubernetes-list-map-keys"]
-            assert set(keys) <= set(schema["items"]["required"]), where
+            assert set(keys) <= set(schema["items"]["required"]), path
 
 
 def test_every_field_is_described(definition: crd.Definition) -> None:
-    for where, schema in schemas(definition):
-        if not where.endswith(("metadata", "[]")):
-            assert schema.get("description"), where
+    for path, schema in schemas(definition):
+        if not path.endswith(("metadata", "[]")):
+            assert schema.get("description"), path
 
 
 def test_one_version_is_stored_and_old_ones_are_deprecated(definition: crd.Definition) -> None:
     versions = definition.to_api()["spec"]["versions"]
-    assert [one["storage"] for one in versions] == [True] + [False] * (len(versions) - 1)
+    assert [version["storage"] for version in versions] == [True] + [False] * (len(versions) - 1)
     for version in versions[1:]:
         kind = definition.model.kind
         assert version["deprecationWarning"] == (

@@ -142,10 +142,10 @@ def test_upstreams_groups_are_realised_or_rejected_with_a_reason(path: str, samp
     plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))
     assert plan.status is not None
     (ready,) = plan.status["conditions"]
-    refused = next((words for end, words in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)
+    refused = next((message for end, message in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)
     if refused is None:
         assert ready["reason"] == "RoleNotReady", ready
-        assert any(one["kind"] in ("StatefulSet", "Pod") for one in (*plan.applies, *plan.creates))
+        assert any(body["kind"] in ("StatefulSet", "Pod") for body in (*plan.applies, *plan.creates))
     else:
         assert ready["reason"] == "Unsupported"
         assert refused in ready["message"]

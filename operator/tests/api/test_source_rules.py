@@ -131,6 +131,6 @@ def test_apply_and_the_sidecar_agree_on_what_is_in_clear(scheme: str, host: str,
 
 
 def test_rules_on_clear_credentials_spare_what_is_stored() -> None:
-    (rule,) = (one["rule"] for one in RULES if one["message"] == NOT_IN_CLEAR)
+    (rule,) = (rule["rule"] for rule in RULES if rule["message"] == NOT_IN_CLEAR)
     assert isinstance(rule, str)
     assert rule.startswith("self == oldSelf || "), "a status of a stored LoraAdapter can be written"

@@ -107,7 +107,7 @@ def test_certificate_ending_while_a_ca_settles_is_renewed_first() -> None:
     assert verifies(signed.certificate, signed.authorities[0], now)
 
 
-def test_everything_is_recreated_at_once_after_years_away() -> None:
+def test_everything_is_recreated_at_once_after_a_long_outage() -> None:
     bundle = first(NAMES, NOW, PERIODS)
     late = NOW + PERIODS.ca_lifetime + A_MINUTE
     renewed = step(bundle, late)
@@ -120,25 +120,25 @@ def test_replica_never_serves_what_an_api_server_does_not_trust(periods: Periods
     bundle = first(NAMES, NOW, periods)
     served, trusted = bundle, bundle.trusted
     news: list[tuple[datetime, Bundle]] = []
-    now, made = NOW, set()
+    now, certificates = NOW, set()
     for tick in _ticks(periods):
         now += tick
-        if len(made) % 10 == 0 and bundle.certificate not in made:
+        if len(certificates) % 10 == 0 and bundle.certificate not in certificates:
             bundle = without_key(bundle)  # somebody wants a new CA
-        made.add(bundle.certificate)
+        certificates.add(bundle.certificate)
         after = improved(bundle, NAMES, now, periods, trusted)
         if after != bundle:
             news.append((now, after))
             bundle = after
         # the API server reads what it is told within `settle`, a replica what it is to serve within two checks
-        for told, one in news:
-            if now - told >= periods.settle / 2:
-                trusted = one.trusted
-            if now - told >= periods.check * 2:
-                served = one
+        for published_at, renewed in news:
+            if now - published_at >= periods.settle / 2:
+                trusted = renewed.trusted
+            if now - published_at >= periods.check * 2:
+                served = renewed
         assert verifies(served.certificate, trusted, now)
         assert len(x509.load_pem_x509_certificates(bundle.trusted)) <= 3
-    assert len(made) > 20
+    assert len(certificates) > 20
 
 
 def _ticks(periods: Periods) -> Iterator[timedelta]:

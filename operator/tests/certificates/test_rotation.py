@@ -27,11 +27,11 @@ def write(folder: Path, bundle: Bundle) -> None:
     Path(folder, "ca.crt").write_bytes(bundle.trusted)
 
 
-def teller(told: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
-    async def tell(ca: bytes) -> None:
-        told.append(ca)
+def publisher(published: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
+    async def publish(ca: bytes) -> None:
+        published.append(ca)
 
-    return tell
+    return publish
 
 
 def served(context: ssl.SSLContext) -> int:
@@ -60,11 +60,11 @@ async def test_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -> 
     periods = Periods()
     old = first(NAMES, NOW, periods)
     new = improved(old, NAMES, NOW + periods.renew_after + timedelta(days=1), periods, old.trusted)
-    told: list[bytes] = []
-    serving = MountedCertificate(tmp_path, teller(told))
+    published: list[bytes] = []
+    serving = MountedCertificate(tmp_path, publisher(published))
     write(tmp_path, old)
     await serving.refresh()
-    assert told == [old.trusted]
+    assert published == [old.trusted]
     assert served(serving.context) == serial(old)
     write(tmp_path, new)
     await serving.refresh()
@@ -72,7 +72,7 @@ async def test_renewed_file_is_served_to_the_next_connection(tmp_path: Path) -> 
 
 
 async def test_mismatched_files_are_reported_and_served_ones_stay(tmp_path: Path) -> None:
-    serving = MountedCertificate(tmp_path, teller([]))
+    serving = MountedCertificate(tmp_path, publisher([]))
     with pytest.raises(CertificateError, match="no certificate in"):
         await serving.refresh()
     good, other = first(NAMES, NOW, Periods()), first(NAMES, NOW, Periods())

@@ -13,7 +13,7 @@ from patio_operator.api.crd import DEFINITIONS, VERSION
 from patio_operator.crd_upgrade import planner
 from patio_operator.crd_upgrade.planner import Apply, Reject, Skip, decide, order
 
-NEW = {one.model.kind: one.to_api() for one in DEFINITIONS}
+NEW = {definition.model.kind: definition.to_api() for definition in DEFINITIONS}
 VERSIONS = ["0.9.0", "0.10.0-alpha", "0.10.0-alpha.1", "0.10.0-rc.1", "0.10.0-rc.2", "0.10.0rc10", "0.10.0", "1.0.0"]
 
 Object = dict[str, Any]
@@ -28,11 +28,11 @@ def new(kind: str = "RoleBasedGroup", version: str = "0.2.0") -> Object:
 
 def stored(crd: Object, *versions: str, **metadata: Any) -> Object:
     """A CRD as it is in the cluster."""
-    names = [one["name"] for one in crd["spec"]["versions"]]
-    there = copy.deepcopy(crd)
-    there["metadata"] |= {"resourceVersion": "7", **metadata}
-    there["status"] = {"storedVersions": list(versions) or names[:1]}
-    return there
+    names = [version["name"] for version in crd["spec"]["versions"]]
+    body = copy.deepcopy(crd)
+    body["metadata"] |= {"resourceVersion": "7", **metadata}
+    body["status"] = {"storedVersions": list(versions) or names[:1]}
+    return body
 
 
 def running() -> Object:
@@ -77,9 +77,9 @@ def test_conversion_that_is_new_is_applied() -> None:
 
 
 def test_arguments_are_not_changed() -> None:
-    current, wanted = running(), new()
-    decide(current, wanted, "llm")
-    assert (current, wanted) == (running(), new())
+    current, desired = running(), new()
+    decide(current, desired, "llm")
+    assert (current, desired) == (running(), new())
 
 
 def test_crd_without_a_version_is_applied() -> None:
@@ -145,9 +145,9 @@ def test_crd_that_is_being_deleted_is_rejected() -> None:
 
 
 def test_versions_are_in_the_order_of_their_releases() -> None:
-    orders = [order(one) for one in VERSIONS]
+    orders = [order(version) for version in VERSIONS]
     assert None not in orders
-    assert sorted(orders, key=lambda one: (one is None, one)) == orders
+    assert sorted(orders, key=lambda position: (position is None, position)) == orders
     assert order("1.0.0+build.5") == order("v1.0.0") == order("1.0.0")
 
 
@@ -159,8 +159,8 @@ def test_text_that_is_no_version_has_no_order(text: str) -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_two_orders_can_always_be_compared(one: str, other: str) -> None:
-    first, second = order(f"1.2.3-{one}"), order(f"1.2.3{other}")
+def test_two_orders_can_always_be_compared(suffix: str, other: str) -> None:
+    first, second = order(f"1.2.3-{suffix}"), order(f"1.2.3{other}")
     if first is not None and second is not None:
         assert (first < second) + (second < first) + (first == second) == 1
 
@@ -203,11 +203,11 @@ def test_no_crd_is_replaced_that_is_not_ours_older_and_safe(current: Object, ver
     assert VERSION in annotations or "patio" in current["spec"]["names"]["categories"]
     assert not current["metadata"]["deletionTimestamp"]
     if VERSION in annotations:
-        there, applied = order(annotations[VERSION]), order(version)
-        assert there is not None
+        stored_order, applied = order(annotations[VERSION]), order(version)
+        assert stored_order is not None
         assert applied is not None
-        assert there <= applied
-    kept = {one["name"] for one in decision.body["spec"]["versions"]}
+        assert stored_order <= applied
+    kept = {version["name"] for version in decision.body["spec"]["versions"]}
     assert set((current.get("status") or {}).get("storedVersions") or []) <= kept
     conversion = current["spec"].get("conversion") or {}
     if conversion.get("strategy", "None") != "None":

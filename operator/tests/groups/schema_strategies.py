@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 Schema = dict[str, Any]
 
-words = st.text(alphabet="abz-/{}\"'$ é", max_size=6)
+short_texts = st.text(alphabet="abz-/{}\"'$ é", max_size=6)
 json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2) | words,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(words, inner, max_size=2),
+    st.none() | st.booleans() | st.integers(-2, 2) | short_texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(short_texts, inner, max_size=2),
     max_leaves=4,
 )
 
@@ -37,7 +37,7 @@ def allowed_by(schema: Schema) -> st.SearchStrategy[Any]:
                 lambda text: text.isascii() and len(text) <= schema.get("maxLength", 60)
             )
         case "string":
-            return words.filter(lambda text: len(text) >= schema.get("minLength", 0))
+            return short_texts.filter(lambda text: len(text) >= schema.get("minLength", 0))
         case other:
             raise AssertionError(f"no strategy for type {other}")
 
@@ -46,15 +46,15 @@ def _objects(schema: Schema) -> st.SearchStrategy[Any]:
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     if "additionalProperties" in schema:
-        return st.dictionaries(words, allowed_by(schema["additionalProperties"]), max_size=2)
+        return st.dictionaries(short_texts, allowed_by(schema["additionalProperties"]), max_size=2)
     fields = st.fixed_dictionaries(
         {name: allowed_by(properties[name]) for name in required},
         optional={name: allowed_by(field) for name, field in properties.items() if name not in required},
     )
     if not schema.get("x-kubernetes-preserve-unknown-fields"):
         return fields
-    unknown = st.dictionaries(words.filter(lambda name: name not in properties), json_values, max_size=2)
-    return st.builds(lambda one, more: {**more, **one}, fields, unknown)
+    unknown = st.dictionaries(short_texts.filter(lambda name: name not in properties), json_values, max_size=2)
+    return st.builds(lambda known, more: {**more, **known}, fields, unknown)
 
 
 def _lists(schema: Schema) -> st.SearchStrategy[Any]:
@@ -62,5 +62,5 @@ def _lists(schema: Schema) -> st.SearchStrategy[Any]:
     least = schema.get("minItems", 0)
     if "x-kubernetes-list-map-keys" in schema:
         (key,) = schema["x-kubernetes-list-map-keys"]
-        return st.lists(items, min_size=least, max_size=3, unique_by=lambda one: str(one[key]))
+        return st.lists(items, min_size=least, max_size=3, unique_by=lambda item: str(item[key]))
     return st.lists(items, min_size=least, max_size=2)

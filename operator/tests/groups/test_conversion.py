@@ -17,14 +17,14 @@ from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
 
-from .schema_strategies import allowed_by, json_values, words
+from .schema_strategies import allowed_by, json_values, short_texts
 
 Object = dict[str, Any]
 
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
 SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
 
-(DEFINITION,) = (one for one in crd.DEFINITIONS if one.model is RoleBasedGroup)
+(DEFINITION,) = (definition for definition in crd.DEFINITIONS if definition.model is RoleBasedGroup)
 SCHEMAS = {
     version["name"]: version["schema"]["openAPIV3Schema"]["properties"]
     for version in DEFINITION.to_api()["spec"]["versions"]
@@ -42,7 +42,7 @@ annotations = st.dictionaries(
             "conversion.workloads.x-k8s.io/v1alpha1-coordination",
         ]
     ),
-    st.sampled_from(["true", "60", "{}", "[]", '{"kubeScheduling":{"scheduleTimeoutSeconds":60}}', "["]) | words,
+    st.sampled_from(["true", "60", "{}", "[]", '{"kubeScheduling":{"scheduleTimeoutSeconds":60}}', "["]) | short_texts,
     min_size=1,
 )
 
@@ -86,18 +86,18 @@ def test_to_the_old_version_and_back_is_nothing_at_all(body: Object) -> None:
 def test_edit_of_old_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha1(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
-    wanted = copy.deepcopy(body)
-    wanted["spec"]["roles"][0]["replicas"] = replicas
-    assert text(conversion.to_v1alpha2(seen)) == text(wanted)
+    expected = copy.deepcopy(body)
+    expected["spec"]["roles"][0]["replicas"] = replicas
+    assert text(conversion.to_v1alpha2(seen)) == text(expected)
 
 
 @given(objects("v1alpha1"), st.integers(4, 9))
 def test_edit_of_new_version_changes_nothing_else(body: Object, replicas: int) -> None:
     seen = conversion.to_v1alpha2(body)
     seen["spec"]["roles"][0]["replicas"] = replicas
-    wanted = copy.deepcopy(body)
-    wanted["spec"]["roles"][0]["replicas"] = replicas
-    assert text(conversion.to_v1alpha1(seen)) == text(wanted)
+    expected = copy.deepcopy(body)
+    expected["spec"]["roles"][0]["replicas"] = replicas
+    assert text(conversion.to_v1alpha1(seen)) == text(expected)
 
 
 WORKLOAD = {"apiVersion": "apps/v1", "kind": "StatefulSet"}

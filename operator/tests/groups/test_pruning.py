@@ -38,10 +38,10 @@ def test_unknown_fields_are_pruned_and_their_paths_returned() -> None:
 
 
 def test_keys_of_maps_and_objects_without_a_schema_stay() -> None:
-    given = body(metadata={"labels": {"any": "thing"}}, raw={"a": {"b": 1}}, amount="1Gi")
-    assert prune(given, SCHEMAS) == (given, [])
+    original = body(metadata={"labels": {"any": "thing"}}, raw={"a": {"b": 1}}, amount="1Gi")
+    assert prune(original, SCHEMAS) == (original, [])
 
 
 def test_object_of_a_kind_without_schema_stays_as_it_is() -> None:
-    given = {"apiVersion": "v1", "kind": "Other", "x": 1}
-    assert prune(given, SCHEMAS) == (given, [])
+    original = {"apiVersion": "v1", "kind": "Other", "x": 1}
+    assert prune(original, SCHEMAS) == (original, [])

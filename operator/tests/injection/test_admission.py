@@ -82,9 +82,9 @@ def test_one_profile_named_twice_differently_is_rejected() -> None:
 def test_profiles_parts_come_after_the_pods() -> None:
     before = pod(VLLM, initContainers=[{"name": "download", "image": "d"}], volumes=[{"name": "shm", "emptyDir": {}}])
     after = injected(before).pod
-    assert [one["name"] for one in after["spec"]["initContainers"]] == ["download", "patio"]
-    assert [one["name"] for one in after["spec"]["containers"]] == ["vllm"]
-    assert [one["name"] for one in after["spec"]["volumes"]] == ["shm", "patio"]
+    assert [container["name"] for container in after["spec"]["initContainers"]] == ["download", "patio"]
+    assert [container["name"] for container in after["spec"]["containers"]] == ["vllm"]
+    assert [volume["name"] for volume in after["spec"]["volumes"]] == ["shm", "patio"]
 
 
 def test_injected_pod_says_so_and_from_which_revision() -> None:
@@ -114,14 +114,14 @@ def test_overrides_merge_env_append_args_replace_image_resources() -> None:
         "command": ["sh"],
     }
     result = injected(pod(), Runtime(profile(containers=[base]), (override,)))
-    made = container(result.pod, "m")
-    assert [one for one in made["env"] if not one["name"].startswith("POD_")] == [
+    monitor = container(result.pod, "m")
+    assert [variable for variable in monitor["env"] if not variable["name"].startswith("POD_")] == [
         {"name": "A", "value": "9"},
         {"name": "B", "value": "2"},
         {"name": "C", "value": "3"},
     ]
-    assert (made["image"], made["args"], made["resources"]) == ("m:2", ["-a", "-b"], {"limits": {"cpu": "1"}})
-    assert "command" not in made
+    assert (monitor["image"], monitor["args"], monitor["resources"]) == ("m:2", ["-a", "-b"], {"limits": {"cpu": "1"}})
+    assert "command" not in monitor
     assert any("command ignored" in warning for warning in result.warnings)
 
 
@@ -189,20 +189,20 @@ def test_conflict_is_rejected_and_both_sides_are_named(
 
 
 def test_profiles_with_unequal_volumes_of_one_name_are_named() -> None:
-    one = profile("one", volumes=[{"name": "cache", "emptyDir": {}}])
+    first_profile = profile("one", volumes=[{"name": "cache", "emptyDir": {}}])
     two = profile("two", volumes=[{"name": "cache", "hostPath": {"path": "/srv"}}])
-    message = refusal(pod(), Runtime(one), Runtime(two))
+    message = refusal(pod(), Runtime(first_profile), Runtime(two))
     assert "profile 'two' has a volume 'cache' (hostPath), but profile 'one' has another" in message
-    injected(pod(), Runtime(one), Runtime(profile("same", volumes=[{"name": "cache", "emptyDir": {}}])))
+    injected(pod(), Runtime(first_profile), Runtime(profile("same", volumes=[{"name": "cache", "emptyDir": {}}])))
 
 
 def test_one_port_of_the_node_is_not_given_twice() -> None:
-    mine = profile(containers=[{"name": "m", "image": "m", "ports": [{"containerPort": 1, "hostPort": 80}]}])
+    own_profile = profile(containers=[{"name": "m", "image": "m", "ports": [{"containerPort": 1, "hostPort": 80}]}])
     engine = VLLM | {"ports": [{"containerPort": 8000, "hostPort": 80}]}
-    message = refusal(pod(engine), Runtime(mine))
+    message = refusal(pod(engine), Runtime(own_profile))
     assert "'vllm' of the pod" in message
     assert "'m' of profile 'patio' both use host port 80/TCP" in message
-    message = refusal(pod(hostNetwork=True), Runtime(mine))
+    message = refusal(pod(hostNetwork=True), Runtime(own_profile))
     assert "'m' of profile 'patio' has port 1 and host port 80, but with hostNetwork both must be equal" in message
 
 
@@ -210,11 +210,13 @@ def test_existing_container_with_other_port_or_files_is_rejected() -> None:
     monitor = {"name": "monitor", "image": "monitor:1"}
     files = [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}]
     base = monitor | {"ports": [{"name": "m", "containerPort": 1}], "volumeMounts": [{"name": "v", "mountPath": "/x"}]}
-    mine = Runtime(profile(containers=[base], volumes=files))
-    message = refusal(pod(VLLM, monitor | {"ports": [{"name": "m", "containerPort": 2}]}), mine)
+    own_runtime = Runtime(profile(containers=[base], volumes=files))
+    message = refusal(pod(VLLM, monitor | {"ports": [{"name": "m", "containerPort": 2}]}), own_runtime)
     assert "1 as 'm' of its ports" in message
     assert "2 there" in message
-    message = refusal(pod(VLLM, monitor | {"volumeMounts": [{"name": "w", "mountPath": "/x/"}]}, volumes=files), mine)
+    message = refusal(
+        pod(VLLM, monitor | {"volumeMounts": [{"name": "w", "mountPath": "/x/"}]}, volumes=files), own_runtime
+    )
     assert "'v' as '/x' of its volumeMounts" in message
     assert "'w' there" in message
 
@@ -240,18 +242,18 @@ def test_two_containers_of_the_user_may_conflict() -> None:
 
 
 def test_equal_volume_is_shared_also_with_api_server_defaults() -> None:
-    wanted = {"name": "v", "hostPath": {"path": "/x"}}
-    there = {"name": "v", "hostPath": {"path": "/x", "type": ""}}
-    after = injected(pod(volumes=[there]), Runtime(profile(volumes=[wanted]))).pod
-    assert after["spec"]["volumes"] == [there]
+    other_volume = {"name": "v", "hostPath": {"path": "/x"}}
+    shared_volume = {"name": "v", "hostPath": {"path": "/x", "type": ""}}
+    after = injected(pod(volumes=[shared_volume]), Runtime(profile(volumes=[other_volume]))).pod
+    assert after["spec"]["volumes"] == [shared_volume]
 
 
 # --- variables
 
 
 def test_sidecar_gets_variables_of_its_pod_and_its_engine() -> None:
-    told = env(injected(pod()).pod, "patio")
-    assert told == {
+    variables = env(injected(pod()).pod, "patio")
+    assert variables == {
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
         "POD_IP": "status.podIP",
@@ -261,11 +263,11 @@ def test_sidecar_gets_variables_of_its_pod_and_its_engine() -> None:
 
 
 def test_what_the_profile_says_wins_over_the_guess() -> None:
-    said = [
+    set_by_profile = [
         {"name": "INFERENCE_ENGINE", "value": "sglang"},
         {"name": "INFERENCE_ENGINE_ENDPOINT", "value": "http://localhost:7000"},
     ]
-    result = injected(pod(), Runtime(profile(), ({"name": "patio", "env": said},)))
+    result = injected(pod(), Runtime(profile(), ({"name": "patio", "env": set_by_profile},)))
     assert env(result.pod, "patio")["INFERENCE_ENGINE"] == "sglang"
     assert any("INFERENCE_ENGINE=sglang" in warning for warning in result.warnings)
     assert engine_annotation(result.pod) == {
@@ -290,14 +292,14 @@ def test_guess_is_shown() -> None:
 def test_unrecognised_engine_gets_a_warning_and_nothing_guessed() -> None:
     result = injected(pod({"name": "web", "image": "nginx"}))
     assert "INFERENCE_ENGINE" not in env(result.pod, "patio")
-    assert any("not" in one or "no container" in one for one in result.warnings)
+    assert any("not" in warning or "no container" in warning for warning in result.warnings)
     assert engine_annotation(result.pod)["guessed"] == []
 
 
 def test_pods_of_a_stateful_set_role_know_both_families_of_names() -> None:
-    told = env(injected(pod(metadata=STATEFUL_SET_POD)).pod, "patio")
+    variables = env(injected(pod(metadata=STATEFUL_SET_POD)).pod, "patio")
     index = "metadata.labels['apps.kubernetes.io/pod-index']"
-    assert {key: value for key, value in told.items() if not key.startswith(("POD_", "INFERENCE"))} == {
+    assert {key: value for key, value in variables.items() if not key.startswith(("POD_", "INFERENCE"))} == {
         "RBG_GROUP_NAME": "g",
         "RBG_ROLE_NAME": "r",
         "RBG_ROLE_INDEX": index,
@@ -315,22 +317,22 @@ def test_pods_of_a_stateful_set_role_know_both_families_of_names() -> None:
 
 def test_labels_of_the_old_generation_name_group_and_role_too() -> None:
     labels = {"rolebasedgroup.workloads.x-k8s.io/name": "g", "rolebasedgroup.workloads.x-k8s.io/role": "r"}
-    told = env(injected(pod(metadata={"labels": labels})).pod, "patio")
-    assert (told["GROUP_NAME"], told["RBG_ROLE_NAME"]) == ("g", "r")
-    assert "ROLE_INDEX" not in told
+    variables = env(injected(pod(metadata={"labels": labels})).pod, "patio")
+    assert (variables["GROUP_NAME"], variables["RBG_ROLE_NAME"]) == ("g", "r")
+    assert "ROLE_INDEX" not in variables
 
 
 def test_sidecar_gets_leader_worker_set_variables_of_the_engine() -> None:
     engine = VLLM | {"env": [{"name": "LWS_LEADER_ADDRESS", "value": "s-0.s.team"}]}
-    told = env(injected(pod(engine)).pod, "patio")
-    assert (told["LWS_LEADER_ADDRESS"], told["RBG_LWP_LEADER_ADDRESS"]) == ("s-0.s.team", "s-0.s.team")
-    assert "LWS_WORKER_INDEX" not in told
+    variables = env(injected(pod(engine)).pod, "patio")
+    assert (variables["LWS_LEADER_ADDRESS"], variables["RBG_LWP_LEADER_ADDRESS"]) == ("s-0.s.team", "s-0.s.team")
+    assert "LWS_WORKER_INDEX" not in variables
 
 
 def test_role_of_a_leader_worker_set_has_the_index_of_its_group() -> None:
     labels = STATEFUL_SET_POD["labels"] | {"leaderworkerset.sigs.k8s.io/name": "g-r"}  # type: ignore[operator]
-    told = env(injected(pod(metadata=STATEFUL_SET_POD | {"labels": labels})).pod, "patio")
-    assert told["ROLE_INDEX"] == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
+    variables = env(injected(pod(metadata=STATEFUL_SET_POD | {"labels": labels})).pod, "patio")
+    assert variables["ROLE_INDEX"] == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
 
 
 @pytest.mark.parametrize("metadata", [{"generateName": "web-6f7-"}, {"name": "bare"}, {"name": "x", "labels": None}])
@@ -342,13 +344,13 @@ def test_pod_of_any_kind_is_injected(metadata: dict[str, Any]) -> None:
 
 def test_container_that_keeps_a_job_from_ending_gets_a_warning() -> None:
     warnings = injected(pod(restartPolicy="Never"), Runtime(PLAIN)).warnings
-    assert any("profile 'patio' adds 'monitor'" in one for one in warnings)
+    assert any("profile 'patio' adds 'monitor'" in warning for warning in warnings)
     assert injected(pod(restartPolicy="Never")).warnings == ()
 
 
 def test_pod_variables_come_first_so_that_profiles_may_use_them() -> None:
-    mine = profile(containers=[{"name": "m", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}])
-    names = list(env(injected(pod(), Runtime(mine)).pod, "m"))
+    own_profile = profile(containers=[{"name": "m", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}])
+    names = list(env(injected(pod(), Runtime(own_profile)).pod, "m"))
     assert names.index("POD_NAME") < names.index("ME")
 
 
@@ -362,7 +364,7 @@ def test_key_in_clear_text_is_not_copied_and_not_repeated() -> None:
     engine = VLLM | {"command": ["vllm", "serve", "m", "--api-key", "hunter2"]}
     result = injected(pod(engine))
     assert "ENGINE_API_KEY" not in env(result.pod, "patio")
-    assert any("--api-key" in one and "hunter2" not in one for one in result.warnings)
+    assert any("--api-key" in warning and "hunter2" not in warning for warning in result.warnings)
 
 
 def test_endpoint_may_refer_to_a_pod_ip_that_the_profile_sets() -> None:
@@ -371,9 +373,9 @@ def test_endpoint_may_refer_to_a_pod_ip_that_the_profile_sets() -> None:
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
     }
     own = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
-    told = env(injected(pod(engine), Runtime(profile(), ({"name": "patio", "env": [own]},))).pod, "patio")
-    assert told["INFERENCE_ENGINE_ENDPOINT"] == "http://$(POD_IP):8000"
-    assert list(told).index("POD_IP") < list(told).index("INFERENCE_ENGINE_ENDPOINT")
+    variables = env(injected(pod(engine), Runtime(profile(), ({"name": "patio", "env": [own]},))).pod, "patio")
+    assert variables["INFERENCE_ENGINE_ENDPOINT"] == "http://$(POD_IP):8000"
+    assert list(variables).index("POD_IP") < list(variables).index("INFERENCE_ENGINE_ENDPOINT")
 
 
 def test_vllm_with_lora_may_load_adapters_at_run_time() -> None:
@@ -385,7 +387,7 @@ def test_vllm_that_forbids_it_keeps_its_setting_with_a_warning() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "0"}
     result = injected(pod(VLLM | {"env": [setting]}))
     assert container(result.pod, "vllm")["env"] == [setting]
-    assert any("cannot load adapters" in one for one in result.warnings)
+    assert any("cannot load adapters" in warning for warning in result.warnings)
 
 
 def test_profile_without_patio_sidecar_leaves_engine_unchanged() -> None:
@@ -394,9 +396,9 @@ def test_profile_without_patio_sidecar_leaves_engine_unchanged() -> None:
 
 
 def test_sidecar_is_given_the_adapters_of_the_pod() -> None:
-    wanted = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
-    told = env(injected(pod(), adapters=(wanted,)).pod, "patio")
-    as_the_kubelet_expands_it = told["PATIO_REQUIRED_ADAPTERS"].replace("$$(", "$(")
+    request = LoadRequest(lora_name="sql", lora_path="/a/$(x)", owner="LoraAdapter/team/sql", revision="1", wait=0)
+    variables = env(injected(pod(), adapters=(request,)).pod, "patio")
+    as_the_kubelet_expands_it = variables["PATIO_REQUIRED_ADAPTERS"].replace("$$(", "$(")
     assert json.loads(as_the_kubelet_expands_it) == [
         {"lora_name": "sql", "lora_path": "/a/$(x)", "owner": "LoraAdapter/team/sql", "revision": "1"}
     ]
@@ -433,16 +435,16 @@ def test_named_containers_get_volumes_and_missing_variables() -> None:
 def test_named_containers_get_what_profile_variables_refer_to() -> None:
     side = {"name": "side", "image": "s", "env": [{"name": "ME", "value": "$(POD_NAME)"}]}
     after = injected(pod(VLLM), Runtime(profile(containers=[side]), (), ("vllm",))).pod
-    told = env(after, "vllm")
-    assert told["POD_NAME"] == "metadata.name"
-    assert list(told).index("POD_NAME") < list(told).index("ME")
-    assert "POD_IP" not in told
+    variables = env(after, "vllm")
+    assert variables["POD_NAME"] == "metadata.name"
+    assert list(variables).index("POD_NAME") < list(variables).index("ME")
+    assert "POD_IP" not in variables
 
 
 def test_files_at_a_path_made_of_sidecar_variables_stay_its_own() -> None:
     side = SIDECAR | {"volumeMounts": [{"name": "patio", "mountPath": "/x", "subPathExpr": "$(POD_NAME)"}]}
-    mine = profile(initContainers=[side], volumes=[{"name": "patio", "emptyDir": {}}])
-    assert mounts(injected(pod(), Runtime(mine)).pod, "vllm") == {}
+    own_profile = profile(initContainers=[side], volumes=[{"name": "patio", "emptyDir": {}}])
+    assert mounts(injected(pod(), Runtime(own_profile)).pod, "vllm") == {}
 
 
 def test_engine_not_named_shares_files_only_and_keeps_its_paths() -> None:
@@ -500,10 +502,10 @@ def test_sidecar_sees_only_the_engine_data_and_read_only() -> None:
 
 def test_different_files_under_one_path_are_rejected() -> None:
     sidecar = SIDECAR | {"volumeMounts": [{"name": "cache", "mountPath": "/models"}]}
-    mine = profile(initContainers=[sidecar], volumes=[{"name": "cache", "emptyDir": {}}])
+    own_profile = profile(initContainers=[sidecar], volumes=[{"name": "cache", "emptyDir": {}}])
     engine = VLLM | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
     volumes = [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}]
-    message = refusal(pod(engine, volumes=volumes), Runtime(mine))
+    message = refusal(pod(engine, volumes=volumes), Runtime(own_profile))
     assert "'cache' at /models" in message
     assert "'models' there" in message
 
@@ -536,19 +538,25 @@ RECORDINGS = Path(__file__).parents[1] / "recorded"
 def test_pod_with_profile_by_upstream_is_completed_not_doubled() -> None:
     recorded = yaml.safe_load((RECORDINGS / "rbg_rendered_pod.yaml").read_text())
     rendered, base, runtime = recorded["pod"], recorded["profile"], recorded["engineRuntime"]
-    mine = profile("patio-runtime", **base)
-    result = injected(rendered, Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])))
+    own_profile = profile("patio-runtime", **base)
+    result = injected(rendered, Runtime(own_profile, tuple(runtime["containers"]), tuple(runtime["injectContainers"])))
     for key in ("initContainers", "containers", "volumes"):
-        assert [one["name"] for one in result.pod["spec"][key]] == [one["name"] for one in rendered["spec"][key]]
+        assert [entry["name"] for entry in result.pod["spec"][key]] == [
+            entry["name"] for entry in rendered["spec"][key]
+        ]
     sidecar = container(result.pod, "patio")
-    told = env(result.pod, "patio")
+    variables = env(result.pod, "patio")
     assert sidecar["args"] == ["--bind", "0.0.0.0"]
-    assert (told["TOPO_TYPE"], told["GROUP_NAME"], told["ROLE_NAME"]) == ("overridden", "my-inference", "inference")
-    assert rendered["metadata"]["name"].endswith(told["ROLE_INDEX"])
+    assert (variables["TOPO_TYPE"], variables["GROUP_NAME"], variables["ROLE_NAME"]) == (
+        "overridden",
+        "my-inference",
+        "inference",
+    )
+    assert rendered["metadata"]["name"].endswith(variables["ROLE_INDEX"])
     assert env(result.pod, "native")["GROUP_NAME"] == "my-inference"
     again = inject(
         copy.deepcopy(result.pod),
-        (Runtime(mine, tuple(runtime["containers"]), tuple(runtime["injectContainers"])),),
+        (Runtime(own_profile, tuple(runtime["containers"]), tuple(runtime["injectContainers"])),),
         (),
     )
     assert isinstance(again, Injection)

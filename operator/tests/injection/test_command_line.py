@@ -13,8 +13,8 @@ from patio_operator.injection.command_line import CommandLine
 from patio_operator.injection.engine import Engine, engines_in, find_engine
 
 
-def engine(*words: str, **fields: Any) -> Engine:
-    return find_engine([{"name": "c", "image": "some/image:1", "command": list(words), **fields}])
+def engine(*arguments: str, **fields: Any) -> Engine:
+    return find_engine([{"name": "c", "image": "some/image:1", "command": list(arguments), **fields}])
 
 
 def shell(script: str, **fields: Any) -> Engine:
@@ -157,7 +157,7 @@ def test_endpoint_is_what_the_flags_make_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "unread"),
+    ("arguments", "unread"),
     [
         (["vllm", "serve", "m", "--config", "/etc/vllm.yaml"], "--config /etc/vllm.yaml"),
         (["sh", "-c", "vllm serve m --enable-lora $EXTRA_ARGS"], "$EXTRA_ARGS"),
@@ -167,20 +167,20 @@ def test_endpoint_is_what_the_flags_make_of_it() -> None:
         (["vllm", "serve", "m"], None),
     ],
 )
-def test_where_flags_come_from_elsewhere_is_known(words: list[str], unread: str | None) -> None:
-    assert engine(*words).unread == unread
+def test_where_flags_come_from_elsewhere_is_known(arguments: list[str], unread: str | None) -> None:
+    assert engine(*arguments).unread == unread
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["vllm", "serve", "m", "--headless"],
         ["vllm", "serve", "m", "--api-server-count", "0"],
         ["python3", "-m", "sglang.launch_server", "--nnodes", "2", "--node-rank", "1"],
     ],
 )
-def test_engine_that_serves_nothing_is_headless(words: list[str]) -> None:
-    assert engine(*words).headless
+def test_engine_that_serves_nothing_is_headless(arguments: list[str]) -> None:
+    assert engine(*arguments).headless
 
 
 def test_name_that_fits_into_no_annotation_is_unknown() -> None:

@@ -12,8 +12,8 @@ POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podI
 SECRET = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "engine"}}}
 
 
-def engine(words: list[str], args: list[str] | None = None, **fields: Any) -> Engine:
-    return find_engine([{"name": "c", "image": "some/image:1", "command": words, "args": args or [], **fields}])
+def engine(command: list[str], args: list[str] | None = None, **fields: Any) -> Engine:
+    return find_engine([{"name": "c", "image": "some/image:1", "command": command, "args": args or [], **fields}])
 
 
 def shell(script: str, **fields: Any) -> Engine:

@@ -44,7 +44,7 @@ def serving(*flags: str, **fields: Any) -> Object:
     return {**VLLM, "command": ["vllm", "serve", "m", "--enable-lora", *flags], **fields}
 
 
-def said(result: Injection, *parts: str) -> bool:
+def warns(result: Injection, *parts: str) -> bool:
     """Whether one warning has all of these, in what the API server passes on of it."""
     return any(all(part in warning[:256] for part in parts) for warning in result.warnings)
 
@@ -67,17 +67,17 @@ def test_more_adapters_than_fit_are_required_in_part() -> None:
     result = injected(pod(), adapters=orders(1000))
     value = env(result.pod, "patio")["PATIO_REQUIRED_ADAPTERS"]
     assert len(value) <= variables.MOST_REQUIRED_BYTES
-    names = [one["lora_name"] for one in json.loads(value)]
+    names = [load["lora_name"] for load in json.loads(value)]
     assert names == [f"adapter-{n}" for n in range(len(names))], "the first ones: those that come first in the order"
     assert len(names) > 300
-    assert said(result, "1000 adapters", f"{len(names)} of them fit", "the operator loads them")
+    assert warns(result, "1000 adapters", f"{len(names)} of them fit", "the operator loads them")
     subprocess.run(["/bin/true"], check=True, env={"PATIO_REQUIRED_ADAPTERS": value})
 
 
-def test_adapters_that_fit_are_required_without_a_word() -> None:
+def test_adapters_that_fit_are_required_without_a_warning() -> None:
     result = injected(pod(), adapters=orders(300))
     assert len(json.loads(env(result.pod, "patio")["PATIO_REQUIRED_ADAPTERS"])) == 300
-    assert not said(result, "fit")
+    assert not warns(result, "fit")
 
 
 def test_bytes_are_counted_not_characters() -> None:
@@ -93,28 +93,28 @@ def test_bytes_are_counted_not_characters() -> None:
 def test_several_api_servers_get_no_variable_that_ends_them() -> None:
     result = injected(pod(serving("--data-parallel-size", "4")))
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env(result.pod, "vllm")
-    assert said(result, "'vllm'", "several API servers", "--api-server-count 1")
-    one = injected(pod(serving("--data-parallel-size", "4", "--api-server-count=1")))
-    assert env(one.pod, "vllm")["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
-    assert one.warnings == ()
+    assert warns(result, "'vllm'", "several API servers", "--api-server-count 1")
+    single = injected(pod(serving("--data-parallel-size", "4", "--api-server-count=1")))
+    assert env(single.pod, "vllm")["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert single.warnings == ()
 
 
 def test_unknown_number_of_api_servers_is_not_one() -> None:
     result = injected(pod(serving("-dp", "$(DP)")))
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env(result.pod, "vllm")
-    assert said(result, "an unknown number of API servers")
+    assert warns(result, "an unknown number of API servers")
 
 
 def test_vllm_that_would_end_at_its_start_is_warned_about() -> None:
     setting = {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "1"}
-    assert said(injected(pod(serving("-asc", "2", env=[setting]))), "does not start", "--api-server-count 1")
+    assert warns(injected(pod(serving("-asc", "2", env=[setting]))), "does not start", "--api-server-count 1")
 
 
 def test_several_tokenizers_of_sglang_are_warned_about() -> None:
     command = ["python3", "-m", "sglang.launch_server", "--model-path", "m", "--enable-lora"]
     assert injected(pod({**VLLM, "command": command})).warnings == ()
-    many = {**VLLM, "command": [*command, "--tokenizer-worker-num", "4"]}
-    assert said(injected(pod(many)), "--tokenizer-worker-num")
+    several = {**VLLM, "command": [*command, "--tokenizer-worker-num", "4"]}
+    assert warns(injected(pod(several)), "--tokenizer-worker-num")
 
 
 # --- where the engine listens
@@ -123,8 +123,8 @@ def test_several_tokenizers_of_sglang_are_warned_about() -> None:
 def test_engine_with_a_certificate_is_reached_by_https() -> None:
     before = pod(serving("--ssl-certfile", "/c/tls.crt", "--ssl-keyfile", "/c/tls.key"))
     after = injected(before).pod
-    told = env(after, "patio")
-    assert (told[ENDPOINT], told["ENGINE_TLS_VERIFY"]) == ("https://localhost:8000", "false")
+    variables = env(after, "patio")
+    assert (variables[ENDPOINT], variables["ENGINE_TLS_VERIFY"]) == ("https://localhost:8000", "false")
     assert injected(after).pod == after
     ca = overridden(env=[{"name": "ENGINE_CA_FILE", "value": "/ca.pem"}])
     assert "ENGINE_TLS_VERIFY" not in env(injected(before, ca).pod, "patio")
@@ -135,7 +135,7 @@ def test_engine_with_a_certificate_is_reached_by_https() -> None:
 def test_certificate_on_the_nodes_network_is_checked() -> None:
     result = injected(pod(serving("--ssl-certfile", "/c/tls.crt"), hostNetwork=True))
     assert "ENGINE_TLS_VERIFY" not in env(result.pod, "patio")
-    assert said(result, "serves TLS", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME")
+    assert warns(result, "serves TLS", "ENGINE_CA_FILE", "ENGINE_TLS_SERVER_NAME")
 
 
 RUN = {"name": "run", "mountPath": "/run/engine"}
@@ -171,14 +171,14 @@ def test_socket_that_the_sidecar_cannot_see_is_rejected(path: str, mount: Object
 
 def test_flags_from_elsewhere_are_warned_about() -> None:
     result = injected(pod({**VLLM, "command": ["vllm", "serve", "--config", "/etc/vllm/config.yaml"]}))
-    assert said(result, "--config /etc/vllm/config.yaml", "http://localhost:8000", "no LoRA", ENDPOINT)
+    assert warns(result, "--config /etc/vllm/config.yaml", "http://localhost:8000", "no LoRA", ENDPOINT)
     known = overridden(env=[{"name": ENDPOINT, "value": "http://localhost:9000"}])
     assert injected(pod({**VLLM, "command": ["vllm", "serve", "--config", "/c"]}), known).warnings == ()
 
 
 def test_key_from_a_whole_secret_is_warned_about() -> None:
     engine = serving(envFrom=[{"secretRef": {"name": "keys"}}])
-    assert said(injected(pod(engine)), "envFrom", "VLLM_API_KEY", "ENGINE_API_KEY")
+    assert warns(injected(pod(engine)), "envFrom", "VLLM_API_KEY", "ENGINE_API_KEY")
     own = overridden(env=[{"name": "ENGINE_API_KEY", "value": "x"}])
     assert injected(pod(engine), own).warnings == ()
     assert injected(pod(serving(envFrom=[{"configMapRef": {"name": "c"}}]))).warnings == ()
@@ -190,7 +190,7 @@ def test_key_from_a_whole_secret_is_warned_about() -> None:
 def test_second_engine_in_a_pod_is_named() -> None:
     result = injected(pod({**VLLM, "name": "e0"}, {**serving("--port", "8001"), "name": "e1"}))
     assert engine_annotation(result.pod)["container"] == "e0"
-    assert said(result, "'e1' is a second engine", "only 'e0'")
+    assert warns(result, "'e1' is a second engine", "only 'e0'")
 
 
 def test_engine_that_is_a_native_sidecar_is_found() -> None:
@@ -200,14 +200,14 @@ def test_engine_that_is_a_native_sidecar_is_found() -> None:
     assert engine_annotation(result.pod)["container"] == "vllm"
     assert env(result.pod, "vllm")["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert "lifecycle" not in container(result.pod, "vllm")
-    assert said(result, "'vllm' is an init container", "cannot drain it")
+    assert warns(result, "'vllm' is an init container", "cannot drain it")
 
 
 def test_engine_that_serves_nothing_gets_no_profile() -> None:
     before = pod({**VLLM, "command": ["vllm", "serve", "m", "--headless", "-dp", "4"]})
     result = injected(before)
     assert result.pod == before
-    assert said(result, "'vllm' serves no requests", "no profile")
+    assert warns(result, "'vllm' serves no requests", "no profile")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_leader_of_a_leader_worker_set_gets_its_profile() -> None:
 
 def test_port_of_the_node_is_warned_about_and_can_be_moved() -> None:
     before = pod(hostNetwork=True)
-    assert said(injected(before), "hostNetwork", "'patio' uses port 9091", "override them")
+    assert warns(injected(before), "hostNetwork", "'patio' uses port 9091", "override them")
     probed = SIDECAR | {
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 9091}},
         "livenessProbe": {"httpGet": {"path": "/health", "port": "patio"}},
@@ -273,8 +273,8 @@ def test_volumes_that_are_filled_before_the_engine_are_lent() -> None:
         {"name": "csi", "csi": {"driver": "juicefs.com"}},
         {"name": "keys", "csi": {"driver": "secrets-store.csi.k8s.io"}},
     ]
-    names = [one["name"] for one in volumes]
-    engine = serving(volumeMounts=[{"name": one, "mountPath": f"/{one}"} for one in names])
+    names = [volume["name"] for volume in volumes]
+    engine = serving(volumeMounts=[{"name": name, "mountPath": f"/{name}"} for name in names])
     download = {"name": "get", "image": "get", "volumeMounts": [{"name": "filled", "mountPath": "/out"}]}
     result = injected(pod(engine, volumes=volumes, initContainers=[download]))
     lent = mounts(result.pod, "patio")
@@ -288,7 +288,7 @@ def test_volume_over_the_sidecars_own_is_not_lent(path: str) -> None:
     engine = serving(volumeMounts=[{"name": "claim", "mountPath": path}])
     result = injected(pod(engine, volumes=[claim]))
     assert mounts(result.pod, "patio") == {"/var/lib/patio": ("patio", False)}
-    assert said(result, f"mounts {path}", "'patio'", "another path")
+    assert warns(result, f"mounts {path}", "'patio'", "another path")
     assert injected(result.pod).pod == result.pod
 
 
@@ -302,14 +302,14 @@ def test_volumes_beside_the_sidecars_own_are_lent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said_so", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
+    ("mount_options", "read_only"), [({}, True), ({"readOnly": True}, True), ({"readOnly": False}, False)]
 )
-def test_folder_of_the_node_is_written_to_if_the_profile_says(said_so: Object, read_only: bool) -> None:
-    side = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/node", **said_so}]}
-    mine = profile(initContainers=[side], volumes=[{"name": "node", "hostPath": {"path": "/srv"}}])
-    after = injected(pod(VLLM, {"name": "x", "image": "x"}), Runtime(mine, (), ("x",))).pod
+def test_folder_of_the_node_is_written_to_if_the_profile_says(mount_options: Object, read_only: bool) -> None:
+    side = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/node", **mount_options}]}
+    own_profile = profile(initContainers=[side], volumes=[{"name": "node", "hostPath": {"path": "/srv"}}])
+    after = injected(pod(VLLM, {"name": "x", "image": "x"}), Runtime(own_profile, (), ("x",))).pod
     assert mounts(after, "x") == {"/node": ("node", read_only)}
-    assert mounts(after, "patio") == {"/node": ("node", said_so.get("readOnly", False))}
+    assert mounts(after, "patio") == {"/node": ("node", mount_options.get("readOnly", False))}
 
 
 # --- what strangers write
@@ -374,7 +374,7 @@ def test_annotations_stay_small_whatever_the_pod_says() -> None:
     loud = overridden(env=[{"name": "INFERENCE_ENGINE", "value": "x" * 1_000_000}])
     result = injected(pod({**VLLM, "command": ["vllm", "serve", "m" * 500_000]}), loud)
     assert sum(map(len, result.pod["metadata"]["annotations"].values())) < 4096
-    assert all(len(one) <= limits.MESSAGE for one in result.warnings)
+    assert all(len(warning) <= limits.MESSAGE for warning in result.warnings)
 
 
 def test_many_warnings_are_counted() -> None:

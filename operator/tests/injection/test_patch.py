@@ -25,7 +25,7 @@ def applied(document: Any, operations: list[dict[str, Any]]) -> Any:
     """RFC 6902, as much of it as there is: add, replace, remove."""
     document = copy.deepcopy(document)
     for operation in operations:
-        *parents, last = [one.replace("~1", "/").replace("~0", "~") for one in operation["path"].split("/")[1:]]
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
         target = document
         for parent in parents:
             target = target[int(parent)] if isinstance(target, list) else target[parent]
@@ -48,8 +48,8 @@ def test_applying_the_patch_gives_the_other(before: dict[str, Any], after: dict[
 
 
 @given(objects)
-def test_there_is_no_patch_between_equals(one: dict[str, Any]) -> None:
-    assert json_patch(one, copy.deepcopy(one)) == []
+def test_there_is_no_patch_between_equals(value: dict[str, Any]) -> None:
+    assert json_patch(value, copy.deepcopy(value)) == []
 
 
 def test_patch_only_adds_and_repeats_nothing_of_the_users_pod() -> None:

@@ -31,12 +31,12 @@ variables = st.lists(
         {"name": st.sampled_from(["A", "POD_NAME", "INFERENCE_ENGINE"]), "value": st.sampled_from("12")}
     ),
     max_size=3,
-    unique_by=lambda one: str(one["name"]),
+    unique_by=lambda item: str(item["name"]),
 )
 mounts = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from(VOLUMES), "mountPath": st.sampled_from(PATHS)}),
     max_size=2,
-    unique_by=lambda one: str(one["mountPath"]),
+    unique_by=lambda item: str(item["mountPath"]),
 )
 lifecycles = st.sampled_from(
     [{}, {"postStart": {"exec": {"command": ["true"]}}}, {"preStop": {"httpGet": {"path": "/", "port": 1}}}]
@@ -61,7 +61,7 @@ def containers(names: list[str], *, least: int = 0) -> st.SearchStrategy[list[Ob
         ),
         min_size=least,
         max_size=2,
-        unique_by=lambda one: str(one["name"]),
+        unique_by=lambda item: str(item["name"]),
     )
 
 
@@ -75,7 +75,7 @@ volumes = st.lists(
         ]
     ),
     max_size=3,
-    unique_by=lambda one: str(one["name"]),
+    unique_by=lambda item: str(item["name"]),
 )
 labels = st.sampled_from([{}, {"rbg.workloads.x-k8s.io/group-name": "g", "rbg.workloads.x-k8s.io/role-name": "r"}])
 pods = st.builds(
@@ -102,17 +102,17 @@ def test_injecting_twice_is_injecting_once(before: Object, spec: Object) -> None
     runtimes = (Runtime(profile(**spec)),)
     once = inject(before, runtimes, (), CallerKeys(("key",), "word"))
     if isinstance(once, Injection):
-        twice = inject(copy.deepcopy(once.pod), runtimes, (), CallerKeys(("newer",), "another"))
-        assert isinstance(twice, Injection), twice
-        assert twice.pod == once.pod
+        again = inject(copy.deepcopy(once.pod), runtimes, (), CallerKeys(("newer",), "another"))
+        assert isinstance(again, Injection), again
+        assert again.pod == once.pod
 
 
 @settings(max_examples=150)
 @given(pods, specs)
 def test_nothing_that_was_there_is_dropped_changed_or_reordered(before: Object, spec: Object) -> None:
-    given_pod = copy.deepcopy(before)
+    original = copy.deepcopy(before)
     result = inject(before, (Runtime(profile(**spec)),), (), CallerKeys(("key",), "word"))
-    assert before == given_pod
+    assert before == original
     if isinstance(result, Injection):
         assert_kept(before["spec"], result.pod["spec"])
         assert before["metadata"]["labels"].items() <= result.pod["metadata"]["labels"].items()
@@ -123,10 +123,10 @@ def assert_kept(before: Any, after: Any) -> None:
     if isinstance(before, dict):
         for key, value in before.items():
             assert_kept(value, after[key])
-    elif isinstance(before, list) and all(isinstance(one, dict) for one in before):
-        known = [key_of(one) for one in before]
-        kept = [one for one in after if key_of(one) in known]
-        assert [key_of(one) for one in kept] == known
+    elif isinstance(before, list) and all(isinstance(entry, dict) for entry in before):
+        known = [key_of(entry) for entry in before]
+        kept = [entry for entry in after if key_of(entry) in known]
+        assert [key_of(entry) for entry in kept] == known
         for old, new in zip(before, kept, strict=True):
             assert_kept(old, new)
     else:
@@ -141,7 +141,7 @@ def key_of(element: Object) -> Any:
 def disjoint(letter: str, number: int) -> st.SearchStrategy[Object]:
     """The spec of a profile that shares no name, variable, port or path with one of another letter and number."""
     volume, path = f"v{letter}", f"/{letter}"
-    one = st.fixed_dictionaries(
+    entry = st.fixed_dictionaries(
         {"image": st.just("i"), "env": st.just([{"name": letter.upper(), "value": "$(POD_NAME)"}])},
         optional={
             "volumeMounts": st.just([{"name": volume, "mountPath": path}]),
@@ -155,8 +155,8 @@ def disjoint(letter: str, number: int) -> st.SearchStrategy[Object]:
             "containers": [{key: main[key] for key in main if key != "restartPolicy"} | {"name": f"{letter}-main"}],
             "volumes": [{"name": volume, "emptyDir": {}}],
         },
-        one.filter(lambda spec: "ports" not in spec),
-        one,
+        entry.filter(lambda spec: "ports" not in spec),
+        entry,
     )
 
 
@@ -166,14 +166,14 @@ def test_profiles_that_share_nothing_can_come_in_any_order(before: Object, x: Ob
     targets = (before["spec"]["containers"][0]["name"],) if named else ()
     first, second = Runtime(profile("one", **x), (), targets), Runtime(profile("two", **y), (), targets)
     results = [inject(before, order, ()) for order in ((first, second), (second, first))]
-    made = [sorted_lists(one.pod) if isinstance(one, Injection) else None for one in results]
+    made = [sorted_lists(result.pod) if isinstance(result, Injection) else None for result in results]
     assert made[0] == made[1]
 
 
 def sorted_lists(value: Any) -> Any:
     """The same with every list of objects in the order of their names."""
     if isinstance(value, dict):
-        return {key: sorted_lists(one) for key, one in value.items()}
-    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
-        return sorted((sorted_lists(one) for one in value), key=lambda one: str(key_of(one)))
+        return {key: sorted_lists(item) for key, item in value.items()}
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return sorted((sorted_lists(item) for item in value), key=lambda item: str(key_of(item)))
     return value

@@ -32,7 +32,7 @@ def engine(*mounts: dict[str, Any]) -> dict[str, Any]:
     return VLLM | {"volumeMounts": list(mounts)}
 
 
-def wanted(source: str) -> LoadRequest:
+def required(source: str) -> LoadRequest:
     return LoadRequest(lora_name="sql", source=source, owner="LoraAdapter/team/sql", revision="1", wait=0)
 
 
@@ -42,34 +42,34 @@ def test_sidecar_knows_every_folder_of_files_that_the_engine_has() -> None:
         {"name": "node", "mountPath": "/adapters", "subPath": "lora"},
         {"name": "scratch", "mountPath": "/scratch"},
     )
-    told = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE, SCRATCH])).pod, "patio")
-    assert told["PATIO_DOWNLOAD_ROOTS"] == "/models,/adapters"
-    assert [str(one) for one in read_settings([], told).downloads.other_roots] == ["/models", "/adapters"]
+    variables = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE, SCRATCH])).pod, "patio")
+    assert variables["PATIO_DOWNLOAD_ROOTS"] == "/models,/adapters"
+    assert [str(root) for root in read_settings([], variables).downloads.other_roots] == ["/models", "/adapters"]
     assert "PATIO_DOWNLOAD_ROOTS" not in env(injected(pod()).pod, "patio")
 
 
 def test_folder_that_both_get_by_the_profile_counts() -> None:
     sidecar = SIDECAR | {"volumeMounts": [{"name": "node", "mountPath": "/cache"}]}
-    mine = profile(initContainers=[sidecar], volumes=[NODE])
-    assert env(injected(pod(), Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/cache"
+    own_profile = profile(initContainers=[sidecar], volumes=[NODE])
+    assert env(injected(pod(), Runtime(own_profile)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/cache"
 
 
 def test_what_the_profile_says_of_folders_stays() -> None:
     sidecar = SIDECAR | {"env": [{"name": "PATIO_DOWNLOAD_ROOTS", "value": "/mine"}]}
-    mine = profile(initContainers=[sidecar], volumes=[{"name": "patio", "emptyDir": {}}])
+    own_profile = profile(initContainers=[sidecar], volumes=[{"name": "patio", "emptyDir": {}}])
     before = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
-    assert env(injected(before, Runtime(mine)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/mine"
+    assert env(injected(before, Runtime(own_profile)).pod, "patio")["PATIO_DOWNLOAD_ROOTS"] == "/mine"
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a/../b", "/ a ", "/a /", "/ /", "//a", "models"])
 def test_folder_that_would_stop_the_sidecar_is_left_out(path: str) -> None:
-    told = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
-    read_settings([], {name: value for name, value in told.items() if name.startswith("PATIO_")})
+    variables = env(injected(pod(engine({"name": "models", "mountPath": path}), volumes=[CLAIM])).pod, "patio")
+    read_settings([], {name: value for name, value in variables.items() if name.startswith("PATIO_")})
 
 
 def test_dollars_in_a_path_are_not_expanded() -> None:
-    told = env(injected(pod(engine({"name": "models", "mountPath": "/$(x)"}), volumes=[CLAIM])).pod, "patio")
-    assert told["PATIO_DOWNLOAD_ROOTS"] == "/$$(x)"
+    variables = env(injected(pod(engine({"name": "models", "mountPath": "/$(x)"}), volumes=[CLAIM])).pod, "patio")
+    assert variables["PATIO_DOWNLOAD_ROOTS"] == "/$$(x)"
 
 
 def test_folder_of_which_both_see_different_parts_is_left_out() -> None:
@@ -77,48 +77,50 @@ def test_folder_of_which_both_see_different_parts_is_left_out() -> None:
         {"name": "models", "mountPath": "/models"},
         {"name": "node", "mountPath": "/models/lora", "subPathExpr": "$(POD_NAME)"},
     )
-    told = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE])).pod, "patio")
-    assert told["PATIO_DOWNLOAD_ROOTS"] == "/models"
+    variables = env(injected(pod(engine(*mounts), volumes=[CLAIM, NODE])).pod, "patio")
+    assert variables["PATIO_DOWNLOAD_ROOTS"] == "/models"
 
 
 @pytest.mark.parametrize("source", ["hf://org/sql", "org/sql", "s3://adapters/sql", "obs://adapters/sql"])
 def test_downloads_that_the_engine_cannot_see_give_a_warning(source: str) -> None:
-    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    (warning,) = injected(pod(), adapters=(required(source),)).warnings
     assert "'sql'" in warning
     assert "/var/lib/patio-adapters" in warning
     assert "'vllm' and 'patio' do not share" in warning
-    assert injected(pod(), Runtime(SHARING), adapters=(wanted(source),)).warnings == ()
+    assert injected(pod(), Runtime(SHARING), adapters=(required(source),)).warnings == ()
 
 
 def test_download_folder_that_the_profile_names_takes_precedence() -> None:
     sidecar = DOWNLOADS | {"env": [{"name": "PATIO_DOWNLOAD_ROOT", "value": "/elsewhere/adapters"}]}
-    mine = profile(initContainers=[sidecar], volumes=SHARING.spec.volumes)
-    (warning,) = injected(pod(), Runtime(mine), adapters=(wanted("hf://org/sql"),)).warnings
+    own_profile = profile(initContainers=[sidecar], volumes=SHARING.spec.volumes)
+    (warning,) = injected(pod(), Runtime(own_profile), adapters=(required("hf://org/sql"),)).warnings
     assert "/elsewhere/adapters" in warning
 
 
 def test_two_volumes_at_one_path_are_not_shared() -> None:
-    mine = profile(
+    own_profile = profile(
         initContainers=[SIDECAR | {"volumeMounts": [{"name": "downloads", "mountPath": "/var/lib"}]}],
         volumes=[{"name": "downloads", "emptyDir": {}}],
     )
     over = engine({"name": "scratch", "mountPath": "/var/lib/patio-adapters"})
-    (warning,) = injected(pod(over, volumes=[SCRATCH]), Runtime(mine), adapters=(wanted("hf://org/sql"),)).warnings
+    (warning,) = injected(
+        pod(over, volumes=[SCRATCH]), Runtime(own_profile), adapters=(required("hf://org/sql"),)
+    ).warnings
     assert "do not share" in warning
 
 
 @pytest.mark.parametrize("source", ["pvc://lora/sql", "pvc:///models/lora/sql"])
 def test_folder_of_a_volume_that_is_not_mounted_gives_a_warning(source: str) -> None:
-    (warning,) = injected(pod(), adapters=(wanted(source),)).warnings
+    (warning,) = injected(pod(), adapters=(required(source),)).warnings
     assert source in warning
     assert "mount the claim" in warning
-    there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
-    assert injected(there, adapters=(wanted(source),)).warnings == ()
+    target = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
+    assert injected(target, adapters=(required(source),)).warnings == ()
 
 
 def test_folder_outside_of_the_engine_mounts_gives_a_warning() -> None:
-    there = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
-    (warning,) = injected(there, adapters=(wanted("pvc:///data/sql"),)).warnings
+    target = pod(engine({"name": "models", "mountPath": "/models"}), volumes=[CLAIM])
+    (warning,) = injected(target, adapters=(required("pvc:///data/sql"),)).warnings
     assert "pvc:///data/sql" in warning
 
 
@@ -127,7 +129,7 @@ def test_sidecar_accepts_any_folders_that_injection_sets(paths: list[str]) -> No
     mounts = [{"name": "models", "mountPath": path} for path in paths]
     result = inject(pod(engine(*mounts), volumes=[CLAIM]), [Runtime(profile())], ())
     if isinstance(result, Injection):
-        told = env(result.pod, "patio")
-        as_the_kubelet_expands_it = told.get("PATIO_DOWNLOAD_ROOTS", "").replace("$$(", "$(")
+        variables = env(result.pod, "patio")
+        as_the_kubelet_expands_it = variables.get("PATIO_DOWNLOAD_ROOTS", "").replace("$$(", "$(")
         found = read_settings([], {"PATIO_DOWNLOAD_ROOTS": as_the_kubelet_expands_it}).downloads.other_roots
-        assert {str(one) for one in found} <= {str(PurePosixPath(path)) for path in paths}
+        assert {str(root) for root in found} <= {str(PurePosixPath(path)) for path in paths}

@@ -29,13 +29,13 @@ Object = dict[str, Any]
 RECORDED: list[Object] = list(
     yaml.safe_load_all((Path(__file__).parents[1] / "recorded" / "rbg_objects.yaml").read_text())
 )
-GROUPS = {one["metadata"]["name"]: one for one in RECORDED if one["kind"] == "RoleBasedGroup"}
+GROUPS = {document["metadata"]["name"]: document for document in RECORDED if document["kind"] == "RoleBasedGroup"}
 PROFILES = {
-    one["metadata"]["name"]: ClusterEngineRuntimeProfile.model_validate(one)
-    for one in RECORDED
-    if one["kind"] == "ClusterEngineRuntimeProfile"
+    document["metadata"]["name"]: ClusterEngineRuntimeProfile.model_validate(document)
+    for document in RECORDED
+    if document["kind"] == "ClusterEngineRuntimeProfile"
 }
-PODS = {one["metadata"]["name"]: one for one in RECORDED if one["kind"] == "Pod"}
+PODS = {document["metadata"]["name"]: document for document in RECORDED if document["kind"] == "Pod"}
 LISTS = ("initContainers", "containers", "volumes")
 BOTH_FAMILIES = {
     "RBG_GROUP_NAME": "GROUP_NAME",
@@ -47,7 +47,7 @@ BOTH_FAMILIES = {
 }
 
 
-def asked(pod: Object) -> tuple[RuntimeRef, ...]:
+def requested(pod: Object) -> tuple[RuntimeRef, ...]:
     member = member_of(pod)
     assert member is not None
     group, role = member
@@ -60,7 +60,8 @@ def asked(pod: Object) -> tuple[RuntimeRef, ...]:
 
 def admitted(pod: Object, profiles: dict[str, ClusterEngineRuntimeProfile] = PROFILES) -> Injection:
     runtimes = [
-        Runtime(profiles[ref.profile_name], ref.overrides, ref.inject_containers, ref.rendered) for ref in asked(pod)
+        Runtime(profiles[ref.profile_name], ref.overrides, ref.inject_containers, ref.rendered)
+        for ref in requested(pod)
     ]
     result = inject(pod, runtimes, ())
     assert isinstance(result, Injection), result
@@ -68,7 +69,7 @@ def admitted(pod: Object, profiles: dict[str, ClusterEngineRuntimeProfile] = PRO
 
 
 def container(pod: Object, name: str) -> Object:
-    (found,) = [one for key in LISTS[:2] for one in pod["spec"].get(key) or [] if one["name"] == name]
+    (found,) = [container for key in LISTS[:2] for container in pod["spec"].get(key) or [] if container["name"] == name]
     return found
 
 
@@ -87,16 +88,17 @@ def env(pod: Object, name: str) -> dict[str, str]:
     return resolved
 
 
-PROFILED = [name for name, pod in PODS.items() if asked(pod)]
+PROFILED = [name for name, pod in PODS.items() if requested(pod)]
 
 
 def test_exactly_the_pods_that_get_a_profile_upstream_get_one() -> None:
-    named = {name: {ref.profile_name for ref in asked(pod)} for name, pod in PODS.items()}
+    named = {name: {ref.profile_name for ref in requested(pod)} for name, pod in PODS.items()}
     for name, pod in PODS.items():
         rendered = {
             profile.metadata.name
             for profile in PROFILES.values()
-            if {one["name"] for one in profile.spec.containers} <= {one["name"] for one in pod["spec"]["containers"]}
+            if {container["name"] for container in profile.spec.containers}
+            <= {container["name"] for container in pod["spec"]["containers"]}
         }
         assert named[name] == rendered
     assert named["my-inference-multi-0-0"], "the leader of an instance has it"
@@ -108,16 +110,18 @@ def test_exactly_the_pods_that_get_a_profile_upstream_get_one() -> None:
 def test_parts_by_upstream_are_not_dropped_reordered_or_doubled(name: str) -> None:
     before, after = PODS[name], admitted(PODS[name]).pod
     for key in LISTS:
-        assert [one["name"] for one in after["spec"].get(key) or []] == [
-            one["name"] for one in before["spec"].get(key) or []
+        assert [container["name"] for container in after["spec"].get(key) or []] == [
+            container["name"] for container in before["spec"].get(key) or []
         ]
     assert {**after["spec"], **dict.fromkeys(LISTS)} == {**before["spec"], **dict.fromkeys(LISTS)}
     assert after["metadata"]["labels"].items() >= before["metadata"]["labels"].items()
     for key in LISTS[:2]:
         for old, new in zip(before["spec"].get(key) or [], after["spec"].get(key) or [], strict=True):
             same = ("name", "image", "command", "args", "ports", "resources")
-            assert [old.get(one) for one in same] == [new.get(one) for one in same]
-            assert {one["name"] for one in new.get("env") or []} >= {one["name"] for one in old.get("env") or []}
+            assert [old.get(field) for field in same] == [new.get(field) for field in same]
+            assert {variable["name"] for variable in new.get("env") or []} >= {
+                variable["name"] for variable in old.get("env") or []
+            }
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -134,16 +138,16 @@ def test_pod_without_a_profile_is_left_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", PROFILED)
 def test_profile_containers_get_both_families_and_instance_index(name: str) -> None:
     after = admitted(PODS[name]).pod
-    (ref,) = asked(PODS[name])
+    (ref,) = requested(PODS[name])
     spec = PROFILES[ref.profile_name].spec
-    natives = [one for one in spec.init_containers if one.get("restartPolicy") == "Always"]
-    for one in (*spec.containers, *natives):
-        told = env(after, one["name"])
+    natives = [container for container in spec.init_containers if container.get("restartPolicy") == "Always"]
+    for container in (*spec.containers, *natives):
+        variables = env(after, container["name"])
         for new, old in BOTH_FAMILIES.items():
-            assert told[new] == told[old]
-        assert told["ROLE_INDEX"] == told["INSTANCE_NAME"].rsplit("-", 1)[-1]
-        assert told["POD_IP"] == "<status.podIP>"
-        assert "$(" not in "".join(told.values())
+            assert variables[new] == variables[old]
+        assert variables["ROLE_INDEX"] == variables["INSTANCE_NAME"].rsplit("-", 1)[-1]
+        assert variables["POD_IP"] == "<status.podIP>"
+        assert "$(" not in "".join(variables.values())
 
 
 def test_wrong_index_of_upstream_stays_in_the_users_containers() -> None:
@@ -156,17 +160,17 @@ def test_wrong_index_of_upstream_stays_in_the_users_containers() -> None:
 
 @pytest.mark.parametrize("sidecar", ["patio", "native"])
 def test_leaders_sidecars_know_their_instance(sidecar: str) -> None:
-    told = env(admitted(PODS["my-inference-multi-1-0"]).pod, sidecar)
+    variables = env(admitted(PODS["my-inference-multi-1-0"]).pod, sidecar)
     address = "my-inference-multi-1-0.s-my-inference-multi.rec-patio"
-    assert told["LWS_LEADER_ADDRESS"] == told["RBG_LWP_LEADER_ADDRESS"] == address
-    assert told["LWS_WORKER_INDEX"] == told["RBG_LWP_WORKER_INDEX"] == "0"
-    assert told["LWS_GROUP_SIZE"] == told["RBG_LWP_GROUP_SIZE"] == "2"
+    assert variables["LWS_LEADER_ADDRESS"] == variables["RBG_LWP_LEADER_ADDRESS"] == address
+    assert variables["LWS_WORKER_INDEX"] == variables["RBG_LWP_WORKER_INDEX"] == "0"
+    assert variables["LWS_GROUP_SIZE"] == variables["RBG_LWP_GROUP_SIZE"] == "2"
 
 
 def test_pod_says_which_revision_it_has() -> None:
     after = admitted(PODS["my-inference-inference-1"]).pod
-    mine = revision(PROFILES["patio-runtime"])
-    assert after["metadata"]["annotations"]["patio.dev/injected"] == f'{{"patio-runtime": "{mine}"}}'
+    current_revision = revision(PROFILES["patio-runtime"])
+    assert after["metadata"]["annotations"]["patio.dev/injected"] == f'{{"patio-runtime": "{current_revision}"}}'
     assert after["metadata"]["labels"]["patio.dev/injected"] == "true"
 
 
@@ -175,7 +179,7 @@ def test_profile_changed_after_upstream_rendered_it_rejects_none() -> None:
     result = admitted(before)
     assert container(result.pod, "gpu-monitor")["image"] == container(before, "gpu-monitor")["image"]
     assert result.pod["metadata"]["annotations"]["patio.dev/injected"] == '{"nvidia-runtime-profile": "unknown"}'
-    assert any("'gpu-monitor'" in one and "changes nothing else" in one for one in result.warnings)
+    assert any("'gpu-monitor'" in warning and "changes nothing else" in warning for warning in result.warnings)
     assert {"name": "gpu-lib", "mountPath": "/usr/local/lib/gpu"} in container(result.pod, "decode-main")[
         "volumeMounts"
     ], "what injectContainers promises and upstream does not do"
@@ -184,7 +188,7 @@ def test_profile_changed_after_upstream_rendered_it_rejects_none() -> None:
 def test_what_upstream_does_not_render_is_injected() -> None:
     rendered_before_the_role_named_it = copy.deepcopy(PODS["my-inference-inference-1"])
     spec = rendered_before_the_role_named_it["spec"]
-    spec["containers"] = [one for one in spec["containers"] if one["name"] != "patio"]
+    spec["containers"] = [container for container in spec["containers"] if container["name"] != "patio"]
     del spec["initContainers"]
     after = admitted(rendered_before_the_role_named_it).pod
     assert container(after, "patio")["args"] == ["--bind", "0.0.0.0"]
@@ -243,6 +247,6 @@ def test_index_comes_from_instance_name_and_stateless_has_none(instance: str, in
     )
     result = inject(pod, [Runtime(profile, rendered=True)], ())
     assert isinstance(result, Injection)
-    told = env(result.pod, "side")
-    assert told.get("ROLE_INDEX") == told.get("RBG_ROLE_INDEX") == index
-    assert told["INSTANCE_NAME"] == instance
+    variables = env(result.pod, "side")
+    assert variables.get("ROLE_INDEX") == variables.get("RBG_ROLE_INDEX") == index
+    assert variables["INSTANCE_NAME"] == instance

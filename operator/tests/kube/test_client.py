@@ -62,7 +62,7 @@ async def test_fewer_objects_are_asked_for_where_a_page_is_too_large(monkeypatch
 
     async with answering(answer) as cluster:
         found = await cluster.list_all(POD)
-        assert [one["metadata"]["name"] for one in found] == [str(n) for n in range(20)]
+        assert [group["metadata"]["name"] for group in found] == [str(n) for n in range(20)]
     assert (limits[0], min(limits)) == (cluster_api.PAGE, 1)
 
 
@@ -89,7 +89,7 @@ async def test_object_nested_too_deeply_is_an_error_of_its_own() -> None:
         with pytest.raises(UnreadableError, match="RoleBasedGroup x"):
             await cluster.get(ROLE_BASED_GROUP, "x", "team")
     async with answering(raw(f'{{"items": [{{"metadata": {{"name": "a"}}}}, {text}]}}')) as cluster:
-        assert [one["metadata"]["name"] for one in await cluster.list_all(ROLE_BASED_GROUP)] == ["a"]
+        assert [group["metadata"]["name"] for group in await cluster.list_all(ROLE_BASED_GROUP)] == ["a"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "{", NESTED, '{"items": [1]}'])
@@ -117,12 +117,12 @@ async def test_rejection_that_repeats_megabytes_is_cut_short() -> None:
 
 
 async def test_list_that_took_too_long_starts_again() -> None:
-    asked = 0
+    requests = 0
 
     def answer(_: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        nonlocal requests
+        requests += 1
+        if requests == 1:
             return web.json_response({"message": "expired"}, status=410)
         return web.json_response({"items": [{"metadata": {"name": "a"}}], "metadata": {}})
 
@@ -173,7 +173,7 @@ def test_errors_cause_is_looked_for() -> None:
 def test_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(1024, 4096)]
     monkeypatch.setattr("resource.getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr("resource.setrlimit", lambda _, wanted: limits.append(wanted))
+    monkeypatch.setattr("resource.setrlimit", lambda _, limit: limits.append(limit))
     assert raise_file_limit() == 4096
     assert raise_file_limit() == 4096
     assert len(limits) == 2

@@ -45,12 +45,12 @@ async def test_later_request_makes_a_new_read() -> None:
     assert [await shared.get("a"), await shared.get("a"), await shared.get("b")] == ["a1", "a2", "b3"]
 
 
-async def test_one_that_goes_away_takes_nothing_from_the_others() -> None:
+async def test_cancelled_read_takes_nothing_from_the_others() -> None:
     source = Source()
     shared: CoalescedReads[str, str] = CoalescedReads(source.read)
-    gone, stays = (asyncio.create_task(shared.get("a")) for _ in range(2))
+    cancelled, stays = (asyncio.create_task(shared.get("a")) for _ in range(2))
     await source.started.wait()
-    gone.cancel()
+    cancelled.cancel()
     source.let.set()
     assert await stays == "a1"
 

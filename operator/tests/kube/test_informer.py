@@ -49,10 +49,10 @@ class ApiServer:
         self.held = 0
         self._events: asyncio.Queue[str | None] = asyncio.Queue()
 
-    def tell(self, type_: str, body: Object) -> None:
-        self.tell_raw(json.dumps({"type": type_, "object": body}))
+    def send_event(self, type_: str, body: Object) -> None:
+        self.send_line(json.dumps({"type": type_, "object": body}))
 
-    def tell_raw(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         self._events.put_nowait(line)
 
     def end_the_watch(self) -> None:
@@ -83,8 +83,8 @@ class ApiServer:
             if "event" in self.ends:
                 await response.write(json.dumps({"type": "ADDED", "object": adapter("a", 2)}).encode() + b"\n")
             if "gone" in self.ends:
-                gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
-                await response.write(json.dumps(gone).encode() + b"\n")
+                expired = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+                await response.write(json.dumps(expired).encode() + b"\n")
             return response
         while (line := await self._events.get()) is not None:
             await response.write(line.encode() + b"\n")
@@ -102,10 +102,10 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[s
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
-    kept = Informer(cluster, LORA_ADAPTER, named, Scope(labels="app"))
-    task = asyncio.create_task(kept.run())
+    informer = Informer(cluster, LORA_ADAPTER, named, Scope(labels="app"))
+    task = asyncio.create_task(informer.run())
     try:
-        yield cluster, kept
+        yield cluster, informer
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -118,155 +118,157 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[s
 async def test_cache_has_what_is_there_and_follows_its_changes() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        assert kept.synced
-        api.tell("ADDED", adapter("b", 2))
-        api.tell("MODIFIED", adapter("a", 3))
-        await eventually("changed", lambda: sorted(kept.all("team")), ["a@3", "b@2"])
-        api.tell("DELETED", adapter("b", 4))
-        await eventually("deleted", lambda: kept.get("b", "team"), None)
-        assert kept.all("elsewhere") == []
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.all("team"), ["a@1"])
+        assert informer.synced
+        api.send_event("ADDED", adapter("b", 2))
+        api.send_event("MODIFIED", adapter("a", 3))
+        await eventually("changed", lambda: sorted(informer.all("team")), ["a@3", "b@2"])
+        api.send_event("DELETED", adapter("b", 4))
+        await eventually("deleted", lambda: informer.get("b", "team"), None)
+        assert informer.all("elsewhere") == []
 
 
 async def test_many_are_read_some_at_a_time() -> None:
     api = ApiServer()
     api.items = [adapter(str(number), 1) for number in range(5)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: len(kept.all("team")), 5)
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: len(informer.all("team")), 5)
         assert api.lists == 3
 
 
 async def test_handlers_are_called_for_changes_only() -> None:
-    told: list[tuple[str, str | None, str | None]] = []
+    changes: list[tuple[str, str | None, str | None]] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
-        kept.add_event_handler(lambda *change: told.append(change))
-        api.tell("MODIFIED", adapter("a", 1))
-        api.tell("MODIFIED", adapter("a", 3))
-        api.tell("DELETED", adapter("a", 4))
-        await eventually("gone", lambda: kept.namespaces(), [])
-        assert told == [("team", "a@1", "a@3"), ("team", "a@3", None)]
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
+        informer.add_event_handler(lambda *change: changes.append(change))
+        api.send_event("MODIFIED", adapter("a", 1))
+        api.send_event("MODIFIED", adapter("a", 3))
+        api.send_event("DELETED", adapter("a", 4))
+        await eventually("gone", lambda: informer.namespaces(), [])
+        assert changes == [("team", "a@1", "a@3"), ("team", "a@3", None)]
 
 
 async def test_answer_to_a_write_counts_before_and_over_older_events() -> None:
     """An answer to a write counts before the watch has it, and an older event of the watch does not undo it."""
-    told: list[str | None] = []
+    observed: list[str | None] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
-        kept.add_event_handler(lambda _, __, there: told.append(there))
-        kept.observe_write(adapter("a", 5))
-        kept.observe_write(adapter("unknown", 6))
-        assert kept.all("team") == ["a@5"]
-        api.tell("MODIFIED", adapter("a", 4))
-        api.tell("MODIFIED", adapter("a", 5))
-        api.tell("MODIFIED", adapter("a", 7))
-        await eventually("the later one", lambda: kept.all("team"), ["a@7"])
-        assert told == ["a@5", "a@7"]
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
+        informer.add_event_handler(lambda _, __, current: observed.append(current))
+        informer.observe_write(adapter("a", 5))
+        informer.observe_write(adapter("unknown", 6))
+        assert informer.all("team") == ["a@5"]
+        api.send_event("MODIFIED", adapter("a", 4))
+        api.send_event("MODIFIED", adapter("a", 5))
+        api.send_event("MODIFIED", adapter("a", 7))
+        await eventually("the later one", lambda: informer.all("team"), ["a@7"])
+        assert observed == ["a@5", "a@7"]
 
 
 async def test_refresh_lists_everything_and_the_watch_goes_on_after_it() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1), adapter("b", 1)]
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.items, api.version = [adapter("a", 8)], 9
-        await kept.relist()
-        assert kept.all("team") == ["a@8"]
+        await informer.relist()
+        assert informer.all("team") == ["a@8"]
         await eventually("watched from there", lambda: api.watched_from, ["1", "9"])
         # The handler of the first watch still waits, and takes the first event.
-        api.tell("BOOKMARK", adapter("nobody", 9))
-        api.tell("ADDED", adapter("c", 10))
-        await eventually("caught up", lambda: sorted(kept.all("team")), ["a@8", "c@10"])
+        api.send_event("BOOKMARK", adapter("nobody", 9))
+        api.send_event("ADDED", adapter("c", 10))
+        await eventually("caught up", lambda: sorted(informer.all("team")), ["a@8", "c@10"])
 
 
 async def test_refresh_waits_for_an_api_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.refuses = True
-        waiting = asyncio.create_task(kept.relist())
-        await eventually("lost", lambda: kept.synced, False)
+        waiting = asyncio.create_task(informer.relist())
+        await eventually("lost", lambda: informer.synced, False)
         assert not waiting.done()
         api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
         async with asyncio.timeout(DEADLINE):
             await waiting
-        assert kept.all("team") == ["a@8"]
+        assert informer.all("team") == ["a@8"]
 
 
 async def test_object_larger_than_a_network_buffer_arrives() -> None:
     api = ApiServer()
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
-        api.tell("ADDED", adapter("a", 2) | {"status": {"message": "x" * 1_000_000}})
-        await eventually("there", lambda: kept.all("team"), ["a@2"])
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
+        api.send_event("ADDED", adapter("a", 2) | {"status": {"message": "x" * 1_000_000}})
+        await eventually("there", lambda: informer.all("team"), ["a@2"])
 
 
 async def test_watch_that_ends_goes_on_where_it_was() -> None:
     api = ApiServer()
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("the first watch", lambda: api.watched_from, ["1"])
-        api.tell("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
+        api.send_event("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
         api.end_the_watch()
         await eventually("the second", lambda: api.watched_from, ["1", "7"])
-        assert (api.lists, kept.synced) == (1, True)
+        assert (api.lists, informer.synced) == (1, True)
 
 
 async def test_expired_version_is_followed_by_a_new_list() -> None:
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.all("team"), ["a@1"])
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.all("team"), ["a@1"])
         api.items, api.version = [adapter("b", 9)], 9
-        api.tell("ERROR", {"code": 410, "message": "too old resource version"})
-        await eventually("listed anew", lambda: kept.all("team"), ["b@9"])
+        api.send_event("ERROR", {"code": 410, "message": "too old resource version"})
+        await eventually("listed anew", lambda: informer.all("team"), ["b@9"])
         await eventually("watched from there", lambda: api.watched_from, ["1", "9"])
 
 
 async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
-    async with watching(api) as (_, kept):
-        await eventually("there", lambda: kept.synced, True)
+    async with watching(api) as (_, informer):
+        await eventually("there", lambda: informer.synced, True)
         api.refuses = True
         api.end_the_watch()
-        await eventually("lost", lambda: kept.synced, False)
+        await eventually("lost", lambda: informer.synced, False)
         api.items, api.refuses = [adapter("a", 2)], False
-        await eventually("back", lambda: (kept.synced, kept.all("team")), (True, ["a@2"]))
+        await eventually("back", lambda: (informer.synced, informer.all("team")), (True, ["a@2"]))
 
 
 async def test_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
+    names: list[str] = []
     api = ApiServer()
     api.items = [adapter("bad", 1), adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        kept.on_unreadable = lambda kind, body, why: told.append(f"{kind.kind} {body['metadata']['name']}: {why}")
-        await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        api.tell("ADDED", adapter("bad", 2))
-        api.tell("ADDED", adapter("b", 3))
-        await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "b@3"])
-        assert kept.synced
-    assert told == ["LoraAdapter bad: RecursionError: bad"] * 2
+    async with watching(api) as (_, informer):
+        informer.on_unreadable = lambda kind, body, problem: names.append(
+            f"{kind.kind} {body['metadata']['name']}: {problem}"
+        )
+        await eventually("listed", lambda: informer.all("team"), ["a@1"])
+        api.send_event("ADDED", adapter("bad", 2))
+        api.send_event("ADDED", adapter("b", 3))
+        await eventually("watched", lambda: sorted(informer.all("team")), ["a@1", "b@3"])
+        assert informer.synced
+    assert names == ["LoraAdapter bad: RecursionError: bad"] * 2
     assert "LoraAdapter team/bad ignored: it cannot be read" in caplog.text
 
 
 async def test_object_that_becomes_bad_leaves_the_cache() -> None:
-    told: list[object] = []
+    observed: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        kept.add_event_handler(lambda *change: told.append(change))
-        api.tell("MODIFIED", adapter("a", 2) | {"bad": True})
-        await eventually("left out", lambda: kept.all("team"), [])
-        api.tell("MODIFIED", adapter("a", 3))
-        await eventually("back", lambda: kept.all("team"), ["a@3"])
-    assert told == [("team", "a@1", None), ("team", None, "a@3")]
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.all("team"), ["a@1"])
+        informer.add_event_handler(lambda *change: observed.append(change))
+        api.send_event("MODIFIED", adapter("a", 2) | {"bad": True})
+        await eventually("left out", lambda: informer.all("team"), [])
+        api.send_event("MODIFIED", adapter("a", 3))
+        await eventually("back", lambda: informer.all("team"), ["a@3"])
+    assert observed == [("team", "a@1", None), ("team", None, "a@3")]
 
 
 async def test_object_nested_too_deeply_is_left_out() -> None:
@@ -274,121 +276,121 @@ async def test_object_nested_too_deeply_is_left_out() -> None:
     deep = '"spec": ' + "[" * 5000 + "]" * 5000
     api.raw = json.dumps({"items": [adapter("a", 1), adapter("deep", 1) | {"spec": "DEEP"}], "metadata": VERSION})
     api.raw = api.raw.replace('"spec": "DEEP"', deep)
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.all("team"), ["a@1"])
-        api.tell_raw(
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.all("team"), ["a@1"])
+        api.send_line(
             json.dumps({"type": "ADDED", "object": adapter("b", 2) | {"spec": "DEEP"}}).replace('"spec": "DEEP"', deep)
         )
-        api.tell("ADDED", adapter("c", 3))
-        await eventually("watched", lambda: sorted(kept.all("team")), ["a@1", "c@3"])
+        api.send_event("ADDED", adapter("c", 3))
+        await eventually("watched", lambda: sorted(informer.all("team")), ["a@1", "c@3"])
 
 
 async def test_bad_objects_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
     api = ApiServer()
     api.page = 1000
     api.items = [adapter(f"bad-{number}", 1) | {"bad": True} for number in range(200)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
     assert caplog.text.count("ignored: it") == reflector.COMPLAINTS
 
 
 async def test_listener_that_breaks_is_no_others_trouble() -> None:
-    told: list[object] = []
+    observed: list[object] = []
 
     def breaks(*_: object) -> None:
         raise RuntimeError("broken")
 
     api = ApiServer()
-    async with watching(api) as (_, kept):
-        kept.add_event_handler(breaks)
-        kept.add_event_handler(lambda _, __, there: told.append(there))
-        await eventually("listed", lambda: kept.synced, True)
-        api.tell("ADDED", adapter("a", 2))
-        await eventually("told", lambda: told, ["a@2"])
+    async with watching(api) as (_, informer):
+        informer.add_event_handler(breaks)
+        informer.add_event_handler(lambda _, __, current: observed.append(current))
+        await eventually("listed", lambda: informer.synced, True)
+        api.send_event("ADDED", adapter("a", 2))
+        await eventually("told", lambda: observed, ["a@2"])
 
 
 async def test_what_is_no_event_loses_the_watch_and_not_the_process() -> None:
     api = ApiServer()
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("watched", lambda: len(api.watched_from), 1)
-        api.tell_raw("no JSON")
+        api.send_line("no JSON")
         await eventually("watched again", lambda: len(api.watched_from), 2)
-        assert kept.synced
+        assert informer.synced
 
 
 async def test_answer_with_another_writers_change_calls_handlers() -> None:
-    told: list[object] = []
+    changes: list[object] = []
     api = ApiServer()
     api.items = [adapter("a", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
-        kept.add_event_handler(lambda _, was, there: told.append((was, there)))
-        kept.observe_write(
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
+        informer.add_event_handler(lambda _, previous, current: changes.append((previous, current)))
+        informer.observe_write(
             adapter("a", 7)
         )  # it has a change by somebody else, version 6, which the watch has not told yet
-        assert told == [("a@1", "a@7")]
-        api.tell("MODIFIED", adapter("a", 6))
-        api.tell("ADDED", adapter("b", 8))
-        await eventually("the watch went on", lambda: kept.get("b", "team"), "b@8")
-        assert kept.get("a", "team") == "a@7"
+        assert changes == [("a@1", "a@7")]
+        api.send_event("MODIFIED", adapter("a", 6))
+        api.send_event("ADDED", adapter("b", 8))
+        await eventually("the watch went on", lambda: informer.get("b", "team"), "b@8")
+        assert informer.get("a", "team") == "a@7"
 
 
 async def test_answer_during_a_listing_outlives_it() -> None:
     api = ApiServer()
     api.page, api.items = 1, [adapter("a", 1), adapter("b", 1)]
-    async with watching(api) as (_, kept):
-        await eventually("listed", lambda: kept.synced, True)
+    async with watching(api) as (_, informer):
+        await eventually("listed", lambda: informer.synced, True)
         api.holds = asyncio.Event()
-        waiting = asyncio.create_task(kept.relist())
+        waiting = asyncio.create_task(informer.relist())
         await eventually("the second page is asked for", lambda: api.held, 1)
-        kept.observe_write(adapter("a", 5))
+        informer.observe_write(adapter("a", 5))
         api.holds.set()
         async with asyncio.timeout(DEADLINE):
             await waiting
-        assert sorted(kept.all("team")) == ["a@5", "b@1"]
+        assert sorted(informer.all("team")) == ["a@5", "b@1"]
 
 
 async def test_refresh_does_not_wait_out_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("watched", lambda: api.watched_from, ["1"])
         api.refuses = True
-        api.tell("ERROR", {"code": 500, "message": "broken"})
-        await eventually("lost", lambda: kept.synced, False)
+        api.send_event("ERROR", {"code": 500, "message": "broken"})
+        await eventually("lost", lambda: informer.synced, False)
         api.items, api.version, api.refuses = [adapter("a", 8)], 9, False
         async with asyncio.timeout(DEADLINE):
-            await kept.relist()
-        assert kept.all("team") == ["a@8"]
+            await informer.relist()
+        assert informer.all("team") == ["a@8"]
 
 
 async def test_new_leader_wakes_a_watch_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 1000.0)
     api = ApiServer()
     api.refuses = True
-    async with watching(api) as (_, kept):
-        await eventually("it rests", lambda: kept.problem_in("team"), "not now")
+    async with watching(api) as (_, informer):
+        await eventually("it rests", lambda: informer.problem_in("team"), "not now")
         api.refuses = False
-        kept.retry_now()
-        await eventually("it is there", lambda: kept.synced, True)
-        kept.retry_now()
-        assert kept.synced
+        informer.retry_now()
+        await eventually("it is there", lambda: informer.synced, True)
+        informer.retry_now()
+        assert informer.synced
 
 
 async def test_refresh_does_not_wait_for_an_older_listing() -> None:
     api = ApiServer()
     api.page, api.items, api.holds = 1, [adapter("a", 1), adapter("b", 1)], asyncio.Event()
-    async with watching(api) as (_, kept):
+    async with watching(api) as (_, informer):
         await eventually("the second page is asked for", lambda: api.held, 1)
         held, api.holds = api.holds, None
         async with asyncio.timeout(DEADLINE):
-            await kept.relist()
-        assert sorted(kept.all("team")) == ["a@1", "b@1"]
+            await informer.relist()
+        assert sorted(informer.all("team")) == ["a@1", "b@1"]
         held.set()
 
 
-@pytest.mark.parametrize("way", ["ends", "is gone", "is refused", "ends after an event, gone"])
-async def test_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ending", ["ends", "is gone", "is refused", "ends after an event, gone"])
+async def test_watch_that_ends_at_once_backs_off(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     async def sleep(_: reflector.Reflector[str], seconds: float) -> None:
@@ -397,7 +399,7 @@ async def test_watch_that_ends_at_once_backs_off(way: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(reflector.Reflector, "_sleep", sleep)
     api = ApiServer()
-    api.ends = way
+    api.ends = ending
     async with watching(api):
         await eventually("tried often", lambda: len(pauses) >= 8, True)
     assert pauses[:8] != sorted(pauses[:8])[::-1]
@@ -417,10 +419,10 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reflector, "SLICE_SECONDS", 0.0)
     api = ApiServer()
     api.page, api.items = 1000, [adapter(str(number), 1) for number in range(500)]
-    async with watching(api) as (_, kept):
-        beside = asyncio.create_task(others())
-        await eventually("listed", lambda: len(kept.all("team")), 500)
-        beside.cancel()
+    async with watching(api) as (_, informer):
+        neighbour = asyncio.create_task(others())
+        await eventually("listed", lambda: len(informer.all("team")), 500)
+        neighbour.cancel()
     assert turns > 500
 
 

@@ -33,19 +33,19 @@ class ApiServer:
         self.watched_from: list[tuple[str, str]] = []
         self.events: dict[str, asyncio.Queue[Object | None]] = {name: asyncio.Queue() for name in self.items}
         self.lists: list[str] = []
-        self.asked: list[str] = []
+        self.listed: list[str] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.split("/")
         if "clusterengineruntimeprofiles" in parts:
             return web.json_response({"items": [], "metadata": {"resourceVersion": "9"}})
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
-        self.asked.append(namespace)
+        self.listed.append(namespace)
         if namespace not in self.items or namespace in self.refused:
             return web.json_response({"message": f"refused: {request.path}"}, status=self.refused.get(namespace, 403))
         if "watch" not in request.query:
             self.lists.append(namespace)
-            version = max(int(one["metadata"]["resourceVersion"]) for one in self.items[namespace])
+            version = max(int(item["metadata"]["resourceVersion"]) for item in self.items[namespace])
             return web.json_response({"items": self.items[namespace], "metadata": {"resourceVersion": str(version)}})
         self.watched_from.append((namespace, request.query["resourceVersion"]))
         response = web.StreamResponse()
@@ -54,7 +54,7 @@ class ApiServer:
             await response.write(json.dumps(event).encode() + b"\n")
         return response
 
-    def tell(self, type_: str, body: Object) -> None:
+    def send_event(self, type_: str, body: Object) -> None:
         self.events[body["metadata"]["namespace"]].put_nowait({"type": type_, "object": body})
 
     def refuse(self, namespace: str, status: int) -> None:
@@ -87,12 +87,14 @@ async def cluster(api: ApiServer) -> AsyncIterator[KubeClient]:
 async def watched(cluster: KubeClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Informer[str]]:
     """A watch of both namespaces."""
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
-    there: Informer[str] = Informer(
+    informer: Informer[str] = Informer(
         cluster, LORA_ADAPTER, lambda body: body["metadata"]["resourceVersion"], namespaces=("a", "b")
     )
-    task = asyncio.create_task(there.run())
-    await until("all are synced", lambda: there.synced and all(there.synced_in(one) for one in ("a", "b")))
-    yield there
+    task = asyncio.create_task(informer.run())
+    await until(
+        "all are synced", lambda: informer.synced and all(informer.synced_in(namespace) for namespace in ("a", "b"))
+    )
+    yield informer
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -129,9 +131,9 @@ async def test_watch_goes_on_where_it_was_and_disturbs_no_other(api: ApiServer, 
     await until("both are watched", lambda: len(api.watched_from) == 2)
     assert sorted(api.watched_from) == [("a", "5"), ("b", "7")]
     assert watched.namespaces() == ["a", "b"]
-    api.tell("MODIFIED", adapter("a", "one", 20))
+    api.send_event("MODIFIED", adapter("a", "one", 20))
     await until("the change is taken in", lambda: watched.get("one", "a") == "20")
-    api.tell("ADDED", adapter("b", "three", 12))
+    api.send_event("ADDED", adapter("b", "three", 12))
     await until("the other namespace goes on", lambda: watched.get("three", "b") == "12")
     api.watched_from.clear()
     api.events["a"].put_nowait(None)
@@ -148,17 +150,17 @@ async def test_rejected_namespace_is_kept_and_stops_no_other(
     await until("both are watched", lambda: len(api.watched_from) == 2)
     api.refuse("a", status)
     await until("a is lost", lambda: not watched.synced_in("a"))
-    asked = api.asked.count("a")
-    await until("a is asked again", lambda: api.asked.count("a") >= asked + 3)
+    lists = api.listed.count("a")
+    await until("a is asked again", lambda: api.listed.count("a") >= lists + 3)
     assert watched.all("a") == ["5"], "what was known is kept"
     assert "refused" in watched.problem_in("a")
     assert watched.forbidden_in("a") == (status == 403)
     assert watched.synced, "profiles, which are of all namespaces, are not held up"
     assert watched.synced_in("b")
-    api.tell("ADDED", adapter("b", "three", 12))
+    api.send_event("ADDED", adapter("b", "three", 12))
     await until("the other namespace goes on", lambda: watched.get("three", "b") == "12")
-    assert [one for one in api.watched_from if one[0] == "b"] == [("b", "7")], "the neighbour's watch went on"
-    lines = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert [watch for watch in api.watched_from if watch[0] == "b"] == [("b", "7")], "the neighbour's watch went on"
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == 1, lines
     assert "loraadapters in namespace a lost" in lines[0]
 

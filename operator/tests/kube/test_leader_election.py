@@ -28,7 +28,7 @@ async def test_thousand_groups_do_not_cost_the_lease() -> None:
         known = Caches(cluster)
         reconciler = GroupReconciler(cluster, known.groups, known.profiles, lambda: False, time.monotonic)
         queue = WorkQueue("group", lambda: existing_keys(known.groups))
-        watches = [asyncio.create_task(one) for one in known.watches()]
+        watches = [asyncio.create_task(watch) for watch in known.watches()]
         await until("the groups are known", lambda: len(known.groups.object_keys()) == GROUPS_THERE)
         elector = LeaderElector(own, "patio-system", "patio-operator", "one", changes.append)
         task = asyncio.create_task(elector.run(partial(queue.run, reconciler.reconcile)))
@@ -41,10 +41,10 @@ async def test_thousand_groups_do_not_cost_the_lease() -> None:
             return len(renewals) > lease_rules.DURATION / lease_rules.RENEW_EVERY + 1
 
         # longer than a Lease lasts: a term that is lost would have ended by then
-        await until("renewed again and again", renewed, lambda: f"{renewals}, {api.asked}")
+        await until("renewed again and again", renewed, lambda: f"{renewals}, {api.requests}")
         assert changes == [True]
-        assert api.asked["GET rolebasedgroups"] > WORKERS, "groups were worked on meanwhile"
+        assert api.requests["GET rolebasedgroups"] > WORKERS, "groups were worked on meanwhile"
         assert api.most_at_once <= WORKERS * 6 + 10, api.most_at_once
-        for one in (task, *watches):
-            one.cancel()
+        for running in (task, *watches):
+            running.cancel()
         await asyncio.gather(task, *watches, return_exceptions=True)

@@ -11,10 +11,10 @@ from patio_testing.deadline import DEADLINE
 
 async def test_no_call_waits_for_a_place_in_the_pool() -> None:
     # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
-    came = asyncio.Semaphore(0)
+    arrivals = asyncio.Semaphore(0)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.release()
+        arrivals.release()
         await reader.read()
         writer.close()
 
@@ -23,8 +23,8 @@ async def test_no_call_waits_for_a_place_in_the_pool() -> None:
     async with open_client() as http, asyncio.timeout(DEADLINE):
         calls = [asyncio.create_task(http.get(url, timeout=None)) for _ in range(2 * AT_ONCE)]
         for _ in calls:
-            await came.acquire()
-        for one in calls:
-            one.cancel()
+            await arrivals.acquire()
+        for call in calls:
+            call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
     server.close()

@@ -35,7 +35,7 @@ OF_THE_SIDECAR_ALONE = {"Unmanaged", "ReloadedByEngine"}
 """Of adapters that no LoraAdapter wants on the pod: its status says `NameTaken`, `Unloading`, or nothing."""
 
 
-def words(files: Iterable[Path]) -> Iterator[str]:
+def literals(files: Iterable[Path]) -> Iterator[str]:
     """Yield what is written like a reason: one CamelCase word as a string of its own."""
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -57,12 +57,12 @@ def section(text: str, title: str) -> str:
 def documented(title: str) -> list[str]:
     """Return the words that stand in the first column of the tables under a heading."""
     rows = re.findall(r"^\| (`[^|]*) \|", section(REASONS, title), re.MULTILINE)
-    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+    return [literal for row in rows for literal in re.findall(r"`([^`]+)`", row)]
 
 
 def test_reasons_are_those_that_the_code_gives() -> None:
     shown = {*documented(CONDITIONS), *documented(STATES), *documented(EVENTS)}
-    can_be = {*words(SPOKEN_IN), *EngineReason, *DownloadReason} - OF_THE_SIDECAR_ALONE
+    can_be = {*literals(SPOKEN_IN), *EngineReason, *DownloadReason} - OF_THE_SIDECAR_ALONE
     assert shown - NO_REASONS == can_be - NO_REASONS
 
 

@@ -138,17 +138,17 @@ async def test_what_is_no_answer_of_a_sidecar_is_silence(body: str) -> None:
 
 
 async def test_long_polls_answered_at_once_do_not_spin() -> None:
-    looked_at: list[float] = []
+    poll_times: list[float] = []
 
     async def at_once(_: web.Request) -> web.Response:
-        looked_at.append(time.monotonic())
-        return web.Response(text=text(revision=f"r-{len(looked_at)}"))
+        poll_times.append(time.monotonic())
+        return web.Response(text=text(revision=f"r-{len(poll_times)}"))
 
     async with serving(at_once) as port, following(port) as watch:
-        await until("looks", lambda: len(looked_at) >= watch_module.QUICK_ANSWERS + 9, lambda: len(looked_at))
+        await until("looks", lambda: len(poll_times) >= watch_module.QUICK_ANSWERS + 9, lambda: len(poll_times))
         assert watch.seen("team")["u"].answer is not None
     # Ten at once, then after pauses that grow to a second.
-    assert looked_at[watch_module.QUICK_ANSWERS + 8] - looked_at[0] >= 3.0
+    assert poll_times[watch_module.QUICK_ANSWERS + 8] - poll_times[0] >= 3.0
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -196,27 +196,27 @@ def test_answer_of_millions_of_parts_is_not_decoded(part: str, monkeypatch: pyte
         *("0.0.0.0", "::", "224.0.0.1", "ff02::1", "localhost", "10.0.0.1@127.0.0.1", ""),
     ],
 )
-def test_address_that_is_no_pods_is_not_asked(ip: str) -> None:
+def test_address_that_is_no_pods_is_not_polled(ip: str) -> None:
     assert address_problem(ip)
 
 
 @pytest.mark.parametrize("ip", ["10.0.0.1", "192.168.3.4", "100.64.0.1", "fd00::7", "2001:db8::1"])
-def test_address_of_a_pods_network_is_asked(ip: str) -> None:
+def test_address_of_a_pods_network_is_polled(ip: str) -> None:
     assert address_problem(ip) is None
 
 
-async def test_loopback_pod_is_reported_as_not_asked() -> None:
-    looks: list[str] = []
+async def test_loopback_pod_is_reported_as_not_polled() -> None:
+    requests: list[str] = []
 
     async def answering(request: web.Request) -> web.Response:
-        looks.append(request.path_qs)
+        requests.append(request.path_qs)
         return web.Response(text=text())
 
     async with serving(answering) as port, following(port, ask_loopback=False) as watch:
         seen = await problem(watch)
         assert (seen.asked, seen.answer) == (True, None)
         assert "the operator does not poll it" in seen.problem
-    assert looks == []
+    assert requests == []
 
 
 async def test_descriptors_used_up_say_nothing_of_a_sidecar(monkeypatch: pytest.MonkeyPatch) -> None:

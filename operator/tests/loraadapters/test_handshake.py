@@ -47,10 +47,10 @@ class ApiServer:
 
     tokens: dict[str, str] = field(default_factory=lambda: {TOKEN: "uid-0"})
     fault: TokenReviewError | None = None
-    asked: list[str] = field(default_factory=list)
+    reviewed: list[str] = field(default_factory=list)
 
     async def review(self, token: str) -> dict[str, Any]:
-        self.asked.append(token)
+        self.reviewed.append(token)
         if self.fault is not None:
             raise self.fault
         uid = self.tokens.get(token)
@@ -89,13 +89,13 @@ async def test_true_sidecar_proves_itself_once_in_a_while(tmp_path: Path) -> Non
     async with sidecar(tmp_path) as transport, called(transport) as client:
         key = await shakes.key(POD, client)
         assert await shakes.key(POD, client) == key
-        assert api.asked == [TOKEN]
+        assert api.reviewed == [TOKEN]
         assert TOKEN not in repr(shakes._proven)
         now[0] = handshakes.PROVEN_SECONDS
         assert await shakes.key(POD, client) == key
         shakes.forget("uid-0")
         assert await shakes.key(POD, client) == key
-        assert len(api.asked) == 3
+        assert len(api.reviewed) == 3
     async with sidecar(tmp_path) as transport, called(transport) as client:
         shakes.forget("uid-0")
         assert await shakes.key(POD, client) != key, "of another process"
@@ -144,11 +144,11 @@ async def test_keys_are_kept_for_so_many_pods(tmp_path: Path, monkeypatch: pytes
     keys: dict[str, str] = {}
 
     def honest(request: httpx.Request) -> httpx.Response:
-        mine, uid = new_key(), request.headers["pod"]
-        keys[uid] = mine.public
+        own_key, uid = new_key(), request.headers["pod"]
+        keys[uid] = own_key.public
         text = TokenText(pod=uid, token=uid).model_dump_json().encode()
-        proof = box(text, mine, HandshakeRequest.model_validate_json(request.content).key)
-        return httpx.Response(200, content=HandshakeAnswer(key=mine.public, proof=proof or "").model_dump_json())
+        proof = box(text, own_key, HandshakeRequest.model_validate_json(request.content).key)
+        return httpx.Response(200, content=HandshakeAnswer(key=own_key.public, proof=proof or "").model_dump_json())
 
     api = ApiServer({f"uid-{number}": f"uid-{number}" for number in range(5)})
     shakes = Handshakes(api.review)
@@ -156,7 +156,7 @@ async def test_keys_are_kept_for_so_many_pods(tmp_path: Path, monkeypatch: pytes
         pod = EnginePod("team", f"pod-{number}", f"uid-{number}", "node-a", {}, "10.1.2.3")
         async with httpx.AsyncClient(transport=httpx.MockTransport(honest), headers={"pod": pod.uid}) as http:
             assert await shakes.key(pod, SidecarClient("http://sidecar", http)) == keys[pod.uid]
-    assert api.asked == [f"uid-{number}" for number in range(5)]
+    assert api.reviewed == [f"uid-{number}" for number in range(5)]
 
 
 # --- strangers at the address
@@ -172,10 +172,10 @@ def made_up(token: str) -> Answer:
     """A stranger that speaks the protocol, with a token that it got somewhere."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        mine = new_key()
+        own_key = new_key()
         text = TokenText(pod="uid-0", token=token).model_dump_json().encode()
-        proof = box(text, mine, HandshakeRequest.model_validate_json(request.content).key)
-        return httpx.Response(200, content=HandshakeAnswer(key=mine.public, proof=proof or "").model_dump_json())
+        proof = box(text, own_key, HandshakeRequest.model_validate_json(request.content).key)
+        return httpx.Response(200, content=HandshakeAnswer(key=own_key.public, proof=proof or "").model_dump_json())
 
     return answer
 
@@ -193,18 +193,18 @@ STRANGERS: dict[str, Answer] = {
 }
 
 
-@pytest.mark.parametrize("which", STRANGERS)
-async def test_stranger_proves_nothing_and_the_remedy_is_reported(which: str) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_stranger_proves_nothing_and_the_remedy_is_reported(stranger: str) -> None:
+    requests: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
-        return STRANGERS[which](request)
+        requests.append(str(request.url))
+        return STRANGERS[stranger](request)
 
     async with called(httpx.MockTransport(answer)) as client:
         with pytest.raises(UnprovenError, match="Recreate the pod"):
             await Handshakes(ApiServer().review).key(POD, client)
-    assert asked == ["http://10.1.2.3:9091/v1/credentials/handshake"], "no redirect is followed"
+    assert requests == ["http://10.1.2.3:9091/v1/credentials/handshake"], "no redirect is followed"
 
 
 async def test_recorded_answer_proves_nothing_later(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ async def test_endless_answer_is_ended(status: int) -> None:
     stream = Endless()
     headers = {"www-authenticate": 'Patio-Proof error="UnknownKey"'}
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=stream, headers=headers))
-    most = 1_000_000
-    async with httpx.AsyncClient(transport=BoundedTransport(transport, most)) as http:
+    limit = 1_000_000
+    async with httpx.AsyncClient(transport=BoundedTransport(transport, limit)) as http:
 
         async def look_up() -> None: ...
 
@@ -262,7 +262,7 @@ async def test_endless_answer_is_ended(status: int) -> None:
         client = SidecarClient("http://sidecar", http, ProofAuth("uid-0", lambda: newer, look_up))
         with pytest.raises(UnreachableError, match="longer than 1000000 bytes"):
             await client.adapters()
-    assert stream.sent <= most + 65536
+    assert stream.sent <= limit + 65536
 
 
 async def test_compressed_answer_is_not_taken() -> None:
@@ -281,12 +281,12 @@ async def test_answer_to_an_order_that_decodes_slowly_is_rejected() -> None:
             await SidecarClient("http://sidecar", http).unload(UnloadRequest(lora_name="a"))
 
 
-@pytest.mark.parametrize("most", [999, 1000])
-async def test_answer_at_the_limit_is_taken_and_none_past_it(most: int) -> None:
+@pytest.mark.parametrize("limit", [999, 1000])
+async def test_answer_at_the_limit_is_taken_and_none_past_it(limit: int) -> None:
     body = json.dumps({"ready": True, "waiting_for": []}).ljust(1000).encode()
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Whole(body)))
-    async with httpx.AsyncClient(transport=BoundedTransport(transport, most)) as http:
-        if most == 1000:
+    async with httpx.AsyncClient(transport=BoundedTransport(transport, limit)) as http:
+        if limit == 1000:
             assert (await SidecarClient("http://sidecar", http).ready()).ready
         else:
             with pytest.raises(UnreachableError):

@@ -76,12 +76,12 @@ class ApiServer:
         self, kind: Any, name: str, namespace: str, patch: Object, subresource: str | None = None
     ) -> Object:
         self.writes += 1
-        there = copy.deepcopy(self.change) | ({"status": patch["status"]} if subresource == "status" else {})
-        there["metadata"]["resourceVersion"] = str(6 + self.writes)
+        stored = copy.deepcopy(self.change) | ({"status": patch["status"]} if subresource == "status" else {})
+        stored["metadata"]["resourceVersion"] = str(6 + self.writes)
         if self.writes == 1:
-            for body in (self.change, there):
+            for body in (self.change, stored):
                 self.stream.put_nowait({"type": "MODIFIED", "object": body})
-        return there
+        return stored
 
     async def create(self, *_: Any) -> Object:
         return {}
@@ -107,7 +107,7 @@ class Idle:
         return {}
 
     def dispatch(self, orders: Iterable[Any], *_: Any) -> None:
-        self.ordered += [type(one).__name__ for one in orders]
+        self.ordered += [type(order).__name__ for order in orders]
 
     apply = dispatch
 
@@ -115,7 +115,7 @@ class Idle:
     def requeue_after(self, *_: Any) -> None: ...
     def forget(self, *_: Any) -> None: ...
     async def credentials(self, adapters: Iterable[Any]) -> Mapping[str, Any]:
-        return {one.metadata.name: None for one in adapters if False}
+        return {adapter.metadata.name: None for adapter in adapters if False}
 
     async def close(self) -> None: ...
 
@@ -144,7 +144,7 @@ async def operator(change: Object) -> AsyncIterator[tuple[Caches, Idle]]:
     queue = WorkQueue("adapters")
     known.adapters.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
     known.pods.add_event_handler(lambda namespace, *_: queue.add((namespace,)))
-    tasks = [asyncio.create_task(one) for one in (*known.watches(), queue.run(reconciler.reconcile))]
+    tasks = [asyncio.create_task(coroutine) for coroutine in (*known.watches(), queue.run(reconciler.reconcile))]
     try:
         yield known, idle
     finally:
@@ -157,15 +157,15 @@ async def test_edit_that_meets_a_status_write_is_ordered() -> None:
     async with operator(adapter("file:///v2", 6, 2)) as (known, idle):
 
         def status() -> Mapping[str, Any]:
-            there = known.adapters.get("sql", "team")
-            return {} if there is None else there.status.rest
+            cached = known.adapters.get("sql", "team")
+            return {} if cached is None else cached.status.rest
 
         await until("the new weights are ordered", lambda: "Load" in idle.ordered)
         await until("the status is of the edit", lambda: status().get("observedGeneration") == 2)
 
 
 async def test_deletion_that_meets_a_status_write_is_unloaded() -> None:
-    gone = {"deletionTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    async with operator(adapter("file:///v1", 6, 2, metadata=gone)) as (_, idle):
+    deletion = {"deletionTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    async with operator(adapter("file:///v1", 6, 2, metadata=deletion)) as (_, idle):
         # First the label goes, so that requests do.
         await until("it is taken away", lambda: {"SetServingLabels", "Unload"} & set(idle.ordered))

@@ -102,9 +102,9 @@ class Running:
         self.passes = 0
         wake = self._wake
         self.ordered: set[tuple[str, str]] = set()
-        """Pod UIDs and names for which an order is under way."""
+        """Pod UIDs and names for which an order is in progress."""
         self.labels = LabelWriter(
-            cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), wake, lambda *one: one in self.ordered
+            cluster, known.pods, lambda: datetime.now(UTC), random.Random(0), wake, lambda *key: key in self.ordered
         )
         self.reconciler = AdapterReconciler(
             cluster,
@@ -132,7 +132,7 @@ class Running:
 
     def loads(self) -> set[str]:
         """Names of the LoraAdapters that something was ordered for."""
-        return {one.adapter for one in self.orders.given if isinstance(one, Load)}
+        return {order.adapter for order in self.orders.given if isinstance(order, Load)}
 
     def ready(self, name: str) -> tuple[str, str]:
         status = self.api.get("loraadapters", name).get("status") or {}
@@ -145,16 +145,18 @@ class Running:
 async def running(api: LoraApiServer, **views: Observation) -> AsyncIterator[Running]:
     async with api.serving() as cluster:
         known = Caches(cluster)
-        there = Running(api, cluster, known)
-        there.sidecars.views = {f"uid-{name}": one for name, one in views.items()}
-        tasks = [asyncio.create_task(one) for one in (*known.watches(), there.queue.run(there.make_pass))]
+        operator = Running(api, cluster, known)
+        operator.sidecars.views = {f"uid-{name}": view for name, view in views.items()}
+        tasks = [
+            asyncio.create_task(coroutine) for coroutine in (*known.watches(), operator.queue.run(operator.make_pass))
+        ]
         try:
-            yield there
+            yield operator
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await there.reconciler.end()
+            await operator.reconciler.end()
 
 
 def denying(name: str, ending: str) -> Callable[[str, str], str | None]:
@@ -171,14 +173,16 @@ async def test_rejected_finalizer_delays_no_neighbour() -> None:
     for name in ("bad", "good"):
         api.put("loraadapters", adapter(name, held=False))
     api.denies = denying("bad", "/bad")
-    async with running(api, p=seen()) as there:
-        await until("good is ordered", lambda: "good" in there.loads(), there.loads)
-        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRejected", lambda: there.ready("bad"))
-        await until("good is told", lambda: there.ready("good")[1] == "Loading", lambda: there.ready("good"))
+    async with running(api, p=seen()) as operator:
+        await until("good is ordered", lambda: "good" in operator.loads(), operator.loads)
+        await until(
+            "bad is told", lambda: operator.ready("bad")[1] == "FinalizerRejected", lambda: operator.ready("bad")
+        )
+        await until("good is told", lambda: operator.ready("good")[1] == "Loading", lambda: operator.ready("good"))
         assert POLICY in str(api.get("loraadapters", "bad")["status"])
-        assert "bad" not in there.loads(), "what could not be held is not loaded"
+        assert "bad" not in operator.loads(), "what could not be held is not loaded"
         api.denies = lambda *_: None
-        await until("bad is ordered", lambda: "bad" in there.loads(), there.loads)
+        await until("bad is ordered", lambda: "bad" in operator.loads(), operator.loads)
         assert sum(path.endswith("/bad") for _, path, _ in api.writes) <= 5, "tried again after growing pauses"
 
 
@@ -190,15 +194,19 @@ async def test_rejected_release_delays_no_neighbour() -> None:
     for name in ("bad", "good"):
         api.get("loraadapters", name)["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
     api.denies = denying("bad", "/bad")
-    async with running(api, p=has("stays")) as there:
+    async with running(api, p=has("stays")) as operator:
         await until("good is gone", lambda: ("loraadapters", "team", "good") not in api.objects, lambda: api.objects)
-        await until("stays is told", lambda: there.ready("stays") == ("True", "Loaded"), lambda: there.ready("stays"))
-        await until("bad is told", lambda: there.ready("bad")[1] == "FinalizerRejected", lambda: there.ready("bad"))
+        await until(
+            "stays is told", lambda: operator.ready("stays") == ("True", "Loaded"), lambda: operator.ready("stays")
+        )
+        await until(
+            "bad is told", lambda: operator.ready("bad")[1] == "FinalizerRejected", lambda: operator.ready("bad")
+        )
         for _ in range(3):
-            passes = there.passes
-            there.queue.add(("team",))
-            await until("another pass", lambda passes=passes: there.passes > passes, lambda: there.passes)  # type: ignore[misc]
-        assert [one for one in api.events() if one[1] == "Unloaded"] == [("good", "Unloaded")]
+            passes = operator.passes
+            operator.queue.add(("team",))
+            await until("another pass", lambda passes=passes: operator.passes > passes, lambda: operator.passes)  # type: ignore[misc]
+        assert [event for event in api.events() if event[1] == "Unloaded"] == [("good", "Unloaded")]
         api.denies = lambda *_: None
         await until("bad is gone", lambda: ("loraadapters", "team", "bad") not in api.objects, lambda: api.objects)
         await until("it is told once", lambda: ("bad", "Unloaded") in api.events(), api.events)
@@ -210,13 +218,15 @@ async def test_rejected_status_delays_no_neighbour() -> None:
     for name in ("bad", "good"):
         api.put("loraadapters", adapter(name))
     api.denies = denying("bad", "/status")
-    async with running(api, p=seen()) as there:
-        await until("both are ordered", lambda: there.loads() == {"bad", "good"}, there.loads)
-        await until("good is told", lambda: there.ready("good")[1] == "Loading", lambda: there.ready("good"))
-        there.sidecars.views["uid-p"] = has("bad", "good")
-        there.queue.add(("team",))
-        await until("good is ready", lambda: there.ready("good") == ("True", "Loaded"), lambda: there.ready("good"))
-        assert there.ready("bad") == ("", "")
+    async with running(api, p=seen()) as operator:
+        await until("both are ordered", lambda: operator.loads() == {"bad", "good"}, operator.loads)
+        await until("good is told", lambda: operator.ready("good")[1] == "Loading", lambda: operator.ready("good"))
+        operator.sidecars.views["uid-p"] = has("bad", "good")
+        operator.queue.add(("team",))
+        await until(
+            "good is ready", lambda: operator.ready("good") == ("True", "Loaded"), lambda: operator.ready("good")
+        )
+        assert operator.ready("bad") == ("", "")
         await until("good's event", lambda: ("good", "Loaded") in api.events(), api.events)
         assert {name for name, _ in api.events()} == {"good"}, "no event tells of what was not written"
 
@@ -227,9 +237,9 @@ async def test_rejected_service_is_reported_and_delays_no_neighbour() -> None:
     for name in ("bad", "good"):
         api.put("loraadapters", adapter(name, service=True))
     api.denies = lambda _, path: POLICY if path.endswith("/services/bad") else None
-    async with running(api, p=has("bad", "good")) as there:
+    async with running(api, p=has("bad", "good")) as operator:
         for name in ("bad", "good"):
-            ready = partial(there.ready, name)
+            ready = partial(operator.ready, name)
             await until("ready", lambda ready=ready: ready()[0] == "True", ready)  # type: ignore[misc]
         assert POLICY in str(api.get("loraadapters", "bad")["status"])
         assert POLICY not in str(api.get("loraadapters", "good")["status"])
@@ -245,22 +255,24 @@ async def test_services_of_one_adapter_name_share_no_pod() -> None:
         f"p-{app}": seen(report(load_request(lora_adapter(f"sql-{app}", uri=f"file:///sql-{app}", adapterName="sql"))))
         for app in ("a", "b")
     }
-    async with running(api, **views) as there:
+    async with running(api, **views) as operator:
 
         def endpoints(app: str) -> list[str]:
             selector = api.objects.get(("services", "team", f"sql-{app}"), {}).get("spec", {}).get("selector") or {}
-            labels = {name: one["metadata"]["labels"] for (kind, _, name), one in api.objects.items() if kind == "pods"}
+            labels = {
+                name: body["metadata"]["labels"] for (kind, _, name), body in api.objects.items() if kind == "pods"
+            }
             return [name for name, shown in labels.items() if selector and selector.items() <= shown.items()]
 
         for app in ("a", "b"):
             await until("its own pod", lambda app=app: endpoints(app) == [f"p-{app}"], lambda: endpoints("a"))  # type: ignore[misc]
-            ready = partial(there.ready, f"sql-{app}")
+            ready = partial(operator.ready, f"sql-{app}")
             await until("ready", lambda ready=ready: ready()[0] == "True", ready)  # type: ignore[misc]
         selectors = {api.get("loraadapters", f"sql-{app}")["status"]["selector"] for app in ("a", "b")}
         assert len(selectors) == 2
         assert all(
-            one["metadata"]["labels"]["lora.patio.dev/sql"] == "loaded"
-            for key, one in api.objects.items()
+            body["metadata"]["labels"]["lora.patio.dev/sql"] == "loaded"
+            for key, body in api.objects.items()
             if key[0] == "pods"
         )
 
@@ -297,48 +309,48 @@ async def test_service_of_an_older_version_waits_for_labels() -> None:
         assert kinds == ["pods", "services"], "the label is there before anything selects by it"
 
 
-async def test_mark_of_no_owner_is_completed() -> None:
+async def test_label_without_an_owner_is_completed() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p", **{"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/gone": "sql"}))
     api.put("loraadapters", adapter("sql"))
     async with running(api, p=has("sql")):
-        wanted = {"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/uid-sql": "sql"}
+        expected = {"lora.patio.dev/sql": "loaded", "owner.lora.patio.dev/uid-sql": "sql"}
 
         def labels() -> dict[str, str]:
             return {key: value for key, value in api.get("pods", "p")["metadata"]["labels"].items() if "lora." in key}
 
-        await until("relabelled", lambda: labels() == wanted, labels)
+        await until("relabelled", lambda: labels() == expected, labels)
 
 
-async def test_label_on_its_way_counts_as_gone_just_now() -> None:
+async def test_label_being_set_counts_as_just_removed() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     api.put("loraadapters", adapter("sql"))
     api.denies = lambda method, path: POLICY if path.endswith("/pods/p") else None
-    async with running(api, p=has("sql")) as there:
+    async with running(api, p=has("sql")) as operator:
         hold = asyncio.Event()
-        merge = there.labels._client.merge
+        merge = operator.labels._client.merge
 
         async def late(*args: Any) -> Any:
             await hold.wait()
             return await merge(*args)
 
-        there.labels._client = SimpleNamespace(merge=late)  # type: ignore[assignment]
-        under_way = partial(there.labels.unlabelled, "team", ["uid-p"])
-        await until("on its way", lambda: ("uid-p", "sql") in under_way(), under_way)
+        operator.labels._client = SimpleNamespace(merge=late)  # type: ignore[assignment]
+        in_progress = partial(operator.labels.unlabelled, "team", ["uid-p"])
+        await until("on its way", lambda: ("uid-p", "sql") in in_progress(), in_progress)
         hold.set()
-        await until("refused", lambda: under_way() == {}, under_way)
+        await until("refused", lambda: in_progress() == {}, in_progress)
 
 
-async def test_label_waits_for_an_order_that_is_under_way() -> None:
+async def test_label_waits_for_an_order_that_is_in_progress() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     for name in ("sql", "chat"):
         api.put("loraadapters", adapter(name))
-    async with running(api) as there:
-        there.ordered.add(("uid-p", "sql"))
-        there.sidecars.views = {"uid-p": has("sql", "chat")}
-        there.queue.add(("team",))
+    async with running(api) as operator:
+        operator.ordered.add(("uid-p", "sql"))
+        operator.sidecars.views = {"uid-p": has("sql", "chat")}
+        operator.queue.add(("team",))
 
         def labels() -> set[str]:
             labels = api.get("pods", "p")["metadata"]["labels"]
@@ -347,11 +359,11 @@ async def test_label_waits_for_an_order_that_is_under_way() -> None:
         chat = {"lora.patio.dev/chat", "owner.lora.patio.dev/uid-chat"}
         await until("the other is shown", lambda: labels() == chat, labels)
         for _ in range(3):
-            passes = there.passes
-            there.queue.add(("team",))
-            await until("another pass", lambda passes=passes: there.passes > passes, lambda: there.passes)  # type: ignore[misc]
+            passes = operator.passes
+            operator.queue.add(("team",))
+            await until("another pass", lambda passes=passes: operator.passes > passes, lambda: operator.passes)  # type: ignore[misc]
             assert labels() == chat
-        there.ordered.clear()
+        operator.ordered.clear()
         both = chat | {"lora.patio.dev/sql", "owner.lora.patio.dev/uid-sql"}
         await until("both are shown", lambda: labels() == both, labels)
 
@@ -360,21 +372,21 @@ async def test_nothing_is_kept_of_a_namespace_whose_last_object_went() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     api.put("loraadapters", adapter("sql"))
-    async with running(api, p=has("sql")) as there:
-        await until("it is told", lambda: there.ready("sql") == ("True", "Loaded"), lambda: there.ready("sql"))
-        assert len(there.reconciler) == 1
+    async with running(api, p=has("sql")) as operator:
+        await until("it is told", lambda: operator.ready("sql") == ("True", "Loaded"), lambda: operator.ready("sql"))
+        assert len(operator.reconciler) == 1
         api.drop("loraadapters", "sql")
         api.drop("pods", "p")
-        await until("it is forgotten", lambda: len(there.reconciler) == 0, lambda: len(there.reconciler))
+        await until("it is forgotten", lambda: len(operator.reconciler) == 0, lambda: len(operator.reconciler))
 
 
 async def test_nothing_is_kept_of_namespaces_when_a_term_ends() -> None:
     api = LoraApiServer()
     api.put("pods", pod("p"))
     api.put("loraadapters", adapter("sql"))
-    async with running(api, p=has("sql")) as there:
-        await until("it is told", lambda: there.ready("sql") == ("True", "Loaded"), lambda: there.ready("sql"))
-    assert len(there.reconciler) == 0, "a standby is not told which namespaces end"
+    async with running(api, p=has("sql")) as operator:
+        await until("it is told", lambda: operator.ready("sql") == ("True", "Loaded"), lambda: operator.ready("sql"))
+    assert len(operator.reconciler) == 0, "a standby is not told which namespaces end"
 
 
 async def test_nothing_is_kept_of_an_adapter_that_went_during_a_pass() -> None:
@@ -382,18 +394,18 @@ async def test_nothing_is_kept_of_an_adapter_that_went_during_a_pass() -> None:
     api.put("pods", pod("p"))
     api.put("loraadapters", adapter("gone"))
     api.get("loraadapters", "gone")["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
-    async with running(api, p=seen()) as there:
+    async with running(api, p=seen()) as operator:
 
         class SlowSecrets(Secrets):
             async def credentials(self, _: object) -> dict[str, Any]:
                 if ("loraadapters", "team", "gone") in api.objects:
                     api.drop("loraadapters", "gone")
-                    await until("its end is known", lambda: not there.known.adapters.all("team"), lambda: None)
+                    await until("its end is known", lambda: not operator.known.adapters.all("team"), lambda: None)
                 return {}
 
-        there.reconciler._secrets = SlowSecrets()  # type: ignore[assignment]
-        there.queue.add(("team",))
+        operator.reconciler._secrets = SlowSecrets()  # type: ignore[assignment]
+        operator.queue.add(("team",))
         await until("it is dropped", lambda: ("loraadapters", "team", "gone") not in api.objects, lambda: api.objects)
-        await until("a pass was made", lambda: there.passes >= 3, lambda: there.passes)
+        await until("a pass was made", lambda: operator.passes >= 3, lambda: operator.passes)
         api.drop("pods", "p")
-        await until("it is forgotten", lambda: len(there.reconciler) == 0, lambda: len(there.reconciler))
+        await until("it is forgotten", lambda: len(operator.reconciler) == 0, lambda: len(operator.reconciler))

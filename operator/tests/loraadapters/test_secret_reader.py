@@ -42,7 +42,7 @@ def verdict(source: dict[str, Any], secret: dict[str, Any]) -> Credentials | Con
     return _checked(adapter, "keys", secret)
 
 
-def test_keys_that_are_not_ours_are_never_looked_at() -> None:
+def test_foreign_keys_are_never_looked_at() -> None:
     others: dict[str, Any] = {f"other-{number}": b"\xff\xfe" for number in range(5000)}
     others["line\nbreak"] = "%%% not base64"
     others["big"] = b"x" * 1_000_000
@@ -51,7 +51,7 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "data", "words"),
+    ("source", "data", "message"),
     [
         (HF, {"HF_AUTH_TOKEN": VALUE.encode() + b"\xff"}, "HF_AUTH_TOKEN is not UTF-8 text"),
         (HF, {"HF_AUTH_TOKEN": b"\xfe\xff" + VALUE.encode("utf-16-be")}, "HF_AUTH_TOKEN is not UTF-8 text"),
@@ -72,12 +72,12 @@ def test_keys_that_are_not_ours_are_never_looked_at() -> None:
     ],
 )
 def test_value_that_cannot_be_sent_is_reported_without_it(
-    source: dict[str, Any], data: dict[str, Any], words: str
+    source: dict[str, Any], data: dict[str, Any], message: str
 ) -> None:
     found = verdict(source, body(**data))
     assert isinstance(found, Condition)
     assert found.reason == "SecretIncomplete"
-    assert words in found.message
+    assert message in found.message
     assert VALUE not in found.message
     assert len(found.message) < 200
 
@@ -104,22 +104,22 @@ def test_any_content_is_a_checked(data: dict[str, bytes | str | None]) -> None:
             assert isinstance(found, Condition)
             continue
         if isinstance(found, Condition):
-            assert not [one for one in values.values() if len(one.strip()) > 12 and one in found.message]
+            assert not [value for value in values.values() if len(value.strip()) > 12 and value in found.message]
 
 
 class SlowCluster:
     """Answers to reads of Secrets when it is told to."""
 
     def __init__(self) -> None:
-        self.under_way = self.most = self.reads = 0
-        self.told = asyncio.Event()
+        self.in_progress = self.most = self.reads = 0
+        self.released = asyncio.Event()
 
     async def get(self, kind: Resource, name: str, namespace: str) -> dict[str, Any]:
-        self.under_way += 1
+        self.in_progress += 1
         self.reads += 1
-        self.most = max(self.most, self.under_way)
-        await self.told.wait()
-        self.under_way -= 1
+        self.most = max(self.most, self.in_progress)
+        await self.released.wait()
+        self.in_progress -= 1
         if name == "keys-3":
             raise NotFoundError(404, "gone")
         return body(HF_AUTH_TOKEN=b"hf_good")
@@ -139,13 +139,15 @@ NO_SECRET = Condition("SecretNotFound", "Secret keys does not exist in namespace
 async def test_secrets_of_one_pass_are_read_some_at_once() -> None:
     cluster = SlowCluster()
     reader = SecretReader(cluster, ["team"], lambda *_: None)  # type: ignore[arg-type]
-    watches = [asyncio.create_task(one) for one in reader.watches()]
-    adapters = [lora_adapter(f"a-{one}", source=HF | {"secretRef": {"name": f"keys-{one}"}}) for one in range(30)]
+    watches = [asyncio.create_task(watch) for watch in reader.watches()]
+    adapters = [
+        lora_adapter(f"a-{number}", source=HF | {"secretRef": {"name": f"keys-{number}"}}) for number in range(30)
+    ]
     unknown = lora_adapter("x", source=HF)
     await until("a verdict", lambda: reader._judged(unknown, "keys") == NO_SECRET)
     reading = asyncio.create_task(reader.credentials(adapters))
-    await until("several are read", lambda: cluster.under_way == READ_AT_ONCE)
-    cluster.told.set()
+    await until("several are read", lambda: cluster.in_progress == READ_AT_ONCE)
+    cluster.released.set()
     found = await reading
     assert cluster.most == READ_AT_ONCE
     missing = found.pop("a-3")
@@ -153,8 +155,8 @@ async def test_secrets_of_one_pass_are_read_some_at_once() -> None:
     assert missing.reason == "SecretNotFound"
     assert list(found.values()) == [Credentials("u.1")] * 29
     reads = cluster.reads
-    await reader.credentials([one for one in adapters if one.metadata.name != "a-3"])
+    await reader.credentials([adapter for adapter in adapters if adapter.metadata.name != "a-3"])
     assert cluster.reads == reads, "what did not change is not read again"
-    for one in watches:
-        one.cancel()
+    for watch in watches:
+        watch.cancel()
     await asyncio.gather(*watches, return_exceptions=True)

@@ -42,7 +42,7 @@ async def following(count: int) -> AsyncIterator[tuple[SimulatedFleet, SidecarWa
 
 def adapters(watch: SidecarWatch, pod: EnginePod) -> list[str] | None:
     answer = watch.seen("team")[pod.uid].answer
-    return None if answer is None else [one.lora_name for one in answer.adapters]
+    return None if answer is None else [adapter.lora_name for adapter in answer.adapters]
 
 
 async def test_change_is_seen_at_once_and_wakes_the_namespace() -> None:
@@ -65,7 +65,7 @@ async def test_sidecar_that_ends_is_unreachable_with_its_last_answer() -> None:
         sidecar = watch.seen("team")[pod.uid]
         assert (sidecar.ever_answered, sidecar.unreachable_since) == (True, NOW)
         assert sidecar.last is not None
-        assert [one.lora_name for one in sidecar.last.adapters] == ["sql"]
+        assert [adapter.lora_name for adapter in sidecar.last.adapters] == ["sql"]
         assert "does not answer" in sidecar.problem
         await fleet.start(pod.ip or "")
         await eventually("back", lambda: adapters(watch, pod), ["sql"])
@@ -104,7 +104,7 @@ async def test_only_the_pods_that_there_are_are_followed() -> None:
 async def test_first_polls_are_waited_for_however_they_end() -> None:
     async with following(2) as (fleet, watch, pods, _):
         fleet.kill(pods[1].ip or "")
-        watch.follow("other", [EnginePod("other", one.name, one.uid, "", {}, one.ip, one.sidecar_port) for one in pods])
+        watch.follow("other", [EnginePod("other", pod.name, pod.uid, "", {}, pod.ip, pod.sidecar_port) for pod in pods])
         await watch.first_answers("other", DEADLINE)
         views = watch.seen("other")
         assert views["uid-0"].answer is not None
@@ -114,7 +114,7 @@ async def test_first_polls_are_waited_for_however_they_end() -> None:
 async def test_three_hundred_sidecars_are_watched_by_a_long_poll_each() -> None:
     async with following(300) as (fleet, watch, pods, _):
         assert all(adapters(watch, pod) == [] for pod in pods)
-        await eventually("each waits", lambda: min(one.looks for one in fleet.sidecars.values()) >= 2, True)
+        await eventually("each waits", lambda: min(sidecar.looks for sidecar in fleet.sidecars.values()) >= 2, True)
         for sidecar in fleet.sidecars.values():
             sidecar.load(load_request(lora_adapter()))
         await eventually("all know it", lambda: all(adapters(watch, pod) == ["sql"] for pod in pods), True)

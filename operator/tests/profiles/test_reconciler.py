@@ -46,7 +46,7 @@ async def operator(api: MemoryApi) -> AsyncIterator[tuple[ProfileReconciler, lis
     now = [1000.0]
     async with serving(api) as address, connected(address) as cluster, connected(address) as watching:
         known = Caches(watching)
-        tasks = [asyncio.create_task(one) for one in known.watches()]
+        tasks = [asyncio.create_task(watch) for watch in known.watches()]
         await until("the pods are known", lambda: known.complete)
         yield ProfileReconciler(cluster, known.pods, "patio-system", lambda: now[0], lambda: False), now
         for task in tasks:
@@ -65,9 +65,9 @@ def rolled(api: MemoryApi) -> list[str]:
 def fleet(number: int) -> MemoryApi:
     api = MemoryApi()
     api.put(PROFILES, a_profile())
-    for one in range(number):
-        api.put(DEPLOYMENTS, deployment(f"d{one:03}"))
-        api.put(PODS, pod_of(f"d{one:03}"))
+    for index in range(number):
+        api.put(DEPLOYMENTS, deployment(f"d{index:03}"))
+        api.put(PODS, pod_of(f"d{index:03}"))
     return api
 
 
@@ -76,10 +76,10 @@ async def passes(reconciler: ProfileReconciler, now: list[float], api: MemoryApi
     read: list[int] = []
     for _ in range(number):
         now[0] += 5
-        api.asked.clear()
+        api.requests.clear()
         await reconciler.reconcile(("patio",))
-        read.append(api.asked["GET deployments"])
-        assert not api.asked["GET pods"], "the watches know them"
+        read.append(api.requests["GET deployments"])
+        assert not api.requests["GET pods"], "the watches know them"
     return read
 
 
@@ -92,7 +92,7 @@ async def test_pass_reads_only_some_of_many_workloads() -> None:
         assert max(await passes(reconciler, now, api, 15)) <= READ_IN_A_PASS + 2
         status = api.objects[f"{PROFILES}/patio"]["status"]
         assert (status["behindPods"], len(status["rolling"])) == (300, 1)
-        message = next(one["message"] for one in status["conditions"] if one["type"] == "RolledOut")
+        message = next(condition["message"] for condition in status["conditions"] if condition["type"] == "RolledOut")
         assert "299 more to roll" in message
 
 

@@ -28,7 +28,7 @@ def test_part_of_a_profile_has_the_same_path_in_the_trial_pod() -> None:
 
 def test_own_container_of_a_trial_has_no_name_of_the_profile() -> None:
     taken = [{"name": name, "image": "x"} for name in ("engine", "engine-0", "engine-1")]
-    names = [one["name"] for one in validation.trial_pod(profile(containers=taken))["spec"]["containers"]]
+    names = [container["name"] for container in validation.trial_pod(profile(containers=taken))["spec"]["containers"]]
     assert len(set(names)) == len(names) == 4
 
 
@@ -96,7 +96,7 @@ def test_value_without_a_path_is_found_by_trying_smaller_parts() -> None:
 
 
 def problems(of: ClusterEngineRuntimeProfile) -> list[str]:
-    return [str(one) for one in (*validation.own_checks(of), *validation.injection_checks(of))]
+    return [str(problem) for problem in (*validation.own_checks(of), *validation.injection_checks(of))]
 
 
 def test_two_running_containers_with_one_port_are_a_problem() -> None:
@@ -132,7 +132,7 @@ def test_containers_with_own_files_at_one_path_are_no_problem() -> None:
 
 @pytest.mark.parametrize(("value", "good"), [("1", True), ("20", True), ("0", False), ("all", False), ("", False)])
 def test_how_many_are_rolled_at_once_is_a_number(value: str, good: bool) -> None:
-    asked = ClusterEngineRuntimeProfile.model_validate(
+    declared = ClusterEngineRuntimeProfile.model_validate(
         {"metadata": {"name": "p", "annotations": {"patio.dev/roll-at-once": value}}, "spec": {}}
     )
-    assert (problems(asked) == []) is good
+    assert (problems(declared) == []) is good

@@ -18,38 +18,38 @@ class Ends:
     """Counts what `on_end` tells."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.namespaces: list[str] = []
         self._told = asyncio.Event()
 
     def __call__(self, namespace: str) -> None:
-        self.told.append(namespace)
+        self.namespaces.append(namespace)
         self._told.set()
 
     async def reach(self, number: int) -> None:
         async with asyncio.timeout(DEADLINE):
-            while len(self.told) < number:
+            while len(self.namespaces) < number:
                 self._told.clear()
                 await self._told.wait()
 
 
-async def test_what_is_under_way_is_not_begun_again() -> None:
+async def test_task_in_progress_is_not_begun_again() -> None:
     ends = Ends()
     work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     release = asyncio.Event()
     begun = 0
 
-    async def one() -> bool:
+    async def task() -> bool:
         nonlocal begun
         begun += 1
         await release.wait()
         return True
 
-    assert work.submit("team", "pod", "key", one)
-    assert not work.submit("team", "pod", "key", one)
+    assert work.submit("team", "pod", "key", task)
+    assert not work.submit("team", "pod", "key", task)
     release.set()
     await ends.reach(1)
-    assert (begun, ends.told) == (1, ["team"])
-    assert work.submit("team", "pod", "key", one)
+    assert (begun, ends.namespaces) == (1, ["team"])
+    assert work.submit("team", "pod", "key", task)
     await work.close()
 
 
@@ -60,12 +60,12 @@ async def test_one_peer_that_is_slow_takes_the_places_of_no_other() -> None:
     running: set[str] = set()
 
     def job(name: str) -> Callable[[], object]:
-        async def one() -> bool:
+        async def task() -> bool:
             running.add(name)
             await release.wait()
             return True
 
-        return one
+        return task
 
     for number in range(5):
         work.submit("team", "slow", f"slow-{number}", job(f"slow-{number}"))  # type: ignore[arg-type]
@@ -87,16 +87,16 @@ async def test_failed_task_waits_for_a_growing_pause_and_then_retries(
     work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     times: list[float] = []
 
-    async def one() -> bool:
+    async def task() -> bool:
         times.append(asyncio.get_running_loop().time())
         if len(times) == 2:
             raise RuntimeError("a fault of the program counts as a failure")
         return len(times) == 4
 
     for number in range(1, 5):
-        assert work.submit("team", "pod", "key", one)
+        assert work.submit("team", "pod", "key", task)
         await asyncio.sleep(0)
-        assert not work.submit("team", "pod", "key", one)
+        assert not work.submit("team", "pod", "key", task)
         await ends.reach(number)
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert pauses[0] >= 0.02
@@ -110,18 +110,18 @@ async def test_nothing_goes_on_after_the_end() -> None:
     work = KeyedTaskPool("test", 10, 10, random.Random(0), ends)
     ended = asyncio.Event()
 
-    async def one() -> bool:
+    async def task() -> bool:
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
         return True
 
-    work.submit("team", "pod", "key", one)
+    work.submit("team", "pod", "key", task)
     await asyncio.sleep(0)
     await work.close()
     assert ended.is_set()
-    assert ends.told == []
+    assert ends.namespaces == []
 
 
 async def test_one_namespace_leaves_places_for_another() -> None:
@@ -131,12 +131,12 @@ async def test_one_namespace_leaves_places_for_another() -> None:
     running: list[str] = []
 
     def job(name: str) -> Callable[[], Awaitable[bool]]:
-        async def one() -> bool:
+        async def task() -> bool:
             running.append(name)
             await release.wait()
             return True
 
-        return one
+        return task
 
     for namespace in ("slow", "other"):
         for number in range(10):
@@ -153,15 +153,15 @@ async def test_what_waits_costs_no_task() -> None:
     work = KeyedTaskPool("test", 4, 2, random.Random(0), Ends())
     before = len(asyncio.all_tasks())
 
-    async def one() -> bool:
+    async def task() -> bool:
         await asyncio.Event().wait()
         return True
 
     for number in range(10_000):
-        assert work.submit("team", f"pod-{number % 100}", number, one)
+        assert work.submit("team", f"pod-{number % 100}", number, task)
     assert len(asyncio.all_tasks()) - before == 4
     await work.close()
-    assert work.submit("team", "pod-1", 1, one)
+    assert work.submit("team", "pod-1", 1, task)
     await work.close()
 
 
@@ -181,7 +181,7 @@ async def test_namespace_with_endless_tasks_blocks_no_other(monkeypatch: pytest.
     assert [work.submit("slow", f"pod-{number}", number, never) for number in range(30)].count(True) == 20
     assert [work.submit("other", "pod", f"other-{number}", done) for number in range(9)].count(True) == 3
     await ends.reach(3)
-    assert ends.told == ["other"] * 3
+    assert ends.namespaces == ["other"] * 3
     await work.close()
     assert work.submit("other", "pod", "other", done)
     await work.close()
@@ -203,5 +203,5 @@ async def test_job_that_waits_for_something_cancelled_has_failed(monkeypatch: py
     work.submit("team", "pod", "cancelled", cancelled)
     work.submit("other", "pod", "done", done)
     await ends.reach(2)
-    assert set(ends.told) == {"team", "other"}
+    assert set(ends.namespaces) == {"team", "other"}
     await work.close()

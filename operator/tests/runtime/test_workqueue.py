@@ -112,21 +112,21 @@ async def running(queue: WorkQueue, work: Work) -> AsyncIterator[None]:
 
 
 async def test_queue_that_begins_works_on_all_that_there_is() -> None:
-    there_are: list[Key] = [("a",), ("b",)]
+    existing: list[Key] = [("a",), ("b",)]
     worked: list[Key] = []
 
     async def work(key: Key) -> None:
         worked.append(key)
 
-    queue = WorkQueue("test", lambda: there_are)
+    queue = WorkQueue("test", lambda: existing)
     for number in range(1000):
         queue.add((f"woken while another replica leads {number}",))
     assert len(queue) == 0
     async with running(queue, work):
-        await until("all of them", lambda: sorted(worked) == there_are)
-    there_are.append(("c",))
+        await until("all of them", lambda: sorted(worked) == existing)
+    existing.append(("c",))
     async with running(queue, work):
-        await until("all once more", lambda: sorted(worked[2:]) == there_are)
+        await until("all once more", lambda: sorted(worked[2:]) == existing)
 
 
 async def test_keys_that_are_woken_before_it_begins_are_kept() -> None:

@@ -25,17 +25,17 @@ ORDER = LoadRequest(lora_name="sql", source="hf://org/repo", owner="me", revisio
 
 def sidecar(uid: str = UID, token: str = "a-token") -> tuple[Sealing, str]:
     """A sidecar that proved itself once, and its key."""
-    made = Sealing(uid, lambda: token)
-    mine = new_key()
-    answer = made.answer(HandshakeRequest(key=mine.public))
+    sealing = Sealing(uid, lambda: token)
+    own_key = new_key()
+    answer = sealing.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
-    assert token_of(answer, mine, uid) == token
-    return made, answer.key
+    assert token_of(answer, own_key, uid) == token
+    return sealing, answer.key
 
 
-def code_of(made: Sealing, order: LoadRequest) -> str:
+def code_of(sealing: Sealing, order: LoadRequest) -> str:
     with pytest.raises(SealedError) as caught:
-        made.opened(order)
+        sealing.opened(order)
     assert SECRET not in str(caught.value) + repr(caught.value)
     return caught.value.code
 
@@ -44,19 +44,21 @@ def code_of(made: Sealing, order: LoadRequest) -> str:
 
 
 def test_sealed_order_is_opened_into_its_config() -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     order = ORDER.model_copy(update={"config": SourceConfig({"endpoint": "https://hub.example.com"})})
     sent = sealed(order, {**VALUES, "endpoint": "https://other.example.com"}, UID, key)
     assert SECRET not in sent.model_dump_json() + repr(sent)
-    opened = made.opened(LoadRequest.model_validate_json(sent.model_dump_json(exclude_none=True, exclude_unset=True)))
+    opened = sealing.opened(
+        LoadRequest.model_validate_json(sent.model_dump_json(exclude_none=True, exclude_unset=True))
+    )
     assert dict(opened.config or {}) == {"hf_token": SECRET, "endpoint": "https://hub.example.com"}
     assert opened.sealed_credentials is None
     assert SECRET not in repr(opened)
 
 
 def test_order_without_sealed_credentials_stays_as_it_is() -> None:
-    made, _ = sidecar()
-    assert made.opened(ORDER) is ORDER
+    sealing, _ = sidecar()
+    assert sealing.opened(ORDER) is ORDER
 
 
 CHANGES: dict[str, Any] = {
@@ -74,32 +76,32 @@ CHANGES: dict[str, Any] = {
 
 @pytest.mark.parametrize("changed", CHANGES)
 def test_credentials_moved_to_another_order_are_not_opened(changed: str) -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     sent = sealed(ORDER, VALUES, UID, key)
     moved = ORDER.model_copy(update={changed: CHANGES[changed], "sealed_credentials": sent.sealed_credentials})
-    assert code_of(made, moved) == "SealedInvalid"
+    assert code_of(sealing, moved) == "SealedInvalid"
 
 
 def test_credentials_for_another_pod_or_start_are_not_opened() -> None:
-    made, key = sidecar()
-    assert code_of(made, sealed(ORDER, VALUES, "uid-other", key)) == "SealedInvalid"
-    started_anew, _ = sidecar()
-    assert code_of(started_anew, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
-    never_asked = Sealing(UID, lambda: "a-token")
-    assert code_of(never_asked, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
+    sealing, key = sidecar()
+    assert code_of(sealing, sealed(ORDER, VALUES, "uid-other", key)) == "SealedInvalid"
+    restarted, _ = sidecar()
+    assert code_of(restarted, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
+    unused = Sealing(UID, lambda: "a-token")
+    assert code_of(unused, sealed(ORDER, VALUES, UID, key)) == "SealedForAnother"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_tampered_credentials_are_not_opened(data: st.DataObject) -> None:
-    made, key = sidecar()
+    sealing, key = sidecar()
     text = sealed(ORDER, VALUES, UID, key).sealed_credentials or ""
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.one_of(st.text(max_size=3), st.sampled_from("ABCDabcd0129-_.")))
     tampered = text[:at] + other + text[at + 1 :]
     if tampered == text:
         return
-    assert code_of(made, ORDER.model_copy(update={"sealed_credentials": tampered})) in (
+    assert code_of(sealing, ORDER.model_copy(update={"sealed_credentials": tampered})) in (
         "SealedInvalid",
         "SealedForAnother",
     )
@@ -115,8 +117,8 @@ def test_tampered_credentials_are_not_opened(data: st.DataObject) -> None:
     ],
 )
 def test_credentials_that_no_order_can_have_are_rejected_unseen(config: dict[str, str]) -> None:
-    made, key = sidecar()
-    assert code_of(made, sealed(ORDER, config, UID, key)) == "SealedInvalid"
+    sealing, key = sidecar()
+    assert code_of(sealing, sealed(ORDER, config, UID, key)) == "SealedInvalid"
 
 
 @given(
@@ -139,28 +141,28 @@ def test_orders_digest_survives_the_wire(order: LoadRequest) -> None:
 
 
 def test_proof_is_for_one_handshake_and_one_pod() -> None:
-    made = Sealing(UID, lambda: "a-token")
-    mine, other = new_key(), new_key()
-    answer = made.answer(HandshakeRequest(key=mine.public))
+    sealing = Sealing(UID, lambda: "a-token")
+    own_key, other = new_key(), new_key()
+    answer = sealing.answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     assert "a-token" not in answer.model_dump_json()
-    assert token_of(answer, mine, UID) == "a-token"
+    assert token_of(answer, own_key, UID) == "a-token"
     assert token_of(answer, other, UID) is None, "replayed to another handshake"
-    assert token_of(answer, mine, "uid-other") is None
+    assert token_of(answer, own_key, "uid-other") is None
     strangers = new_key()
-    assert token_of(answer.model_copy(update={"key": strangers.public}), mine, UID) is None, "with a key of another"
+    assert token_of(answer.model_copy(update={"key": strangers.public}), own_key, UID) is None, "with a key of another"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_tampered_proof_is_none(data: st.DataObject) -> None:
-    mine = new_key()
-    answer = Sealing(UID, lambda: "a-token").answer(HandshakeRequest(key=mine.public))
+    own_key = new_key()
+    answer = Sealing(UID, lambda: "a-token").answer(HandshakeRequest(key=own_key.public))
     assert answer is not None
     at = data.draw(st.integers(0, len(answer.proof) - 1))
     tampered = answer.proof[:at] + data.draw(st.text(max_size=2)) + answer.proof[at + 1 :]
     if tampered != answer.proof:
-        assert token_of(answer.model_copy(update={"proof": tampered}), mine, UID) is None
+        assert token_of(answer.model_copy(update={"proof": tampered}), own_key, UID) is None
 
 
 @pytest.mark.parametrize("text", ["", "short", "A" * 43, "A" * 42 + "!", "\u00e9" * 43, "_" * 43])
@@ -182,7 +184,7 @@ def test_token_of_this_pod_and_audience_is_no_objection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
         (review_status("team", "uid-other"), "another pod"),
         (review_status("other", UID), "service account of namespace team"),
@@ -197,8 +199,8 @@ def test_token_of_this_pod_and_audience_is_no_objection() -> None:
         ([], "rejects its token"),
     ],
 )
-def test_any_other_token_is_an_objection(status: Any, words: str) -> None:
-    assert words in (judged(status) or "")
+def test_any_other_token_is_an_objection(status: Any, message: str) -> None:
+    assert message in (judged(status) or "")
 
 
 def test_pod_uid_in_two_values_is_an_objection() -> None:

@@ -65,7 +65,7 @@ def test_secret_gives_back_the_key_and_a_broken_one_nothing() -> None:
     assert again is not None
     assert again.public == key.public
     for name in data:
-        assert decode({one: value for one, value in data.items() if one != name}) is None
+        assert decode({key: value for key, value in data.items() if key != name}) is None
         assert decode({**data, name: "%"}) is None
     for name in ("signing.key", "made"):
         assert decode({**data, name: "bm90IHJpZ2h0"}) is None
@@ -79,8 +79,8 @@ def test_what_is_odd_in_the_secret_is_left_out_or_no_key() -> None:
     again = decode({**data, "endorsements": base64.b64encode(odd.encode()).decode()})
     assert again is not None
     assert again.endorsements == ("a.b.c",)
-    many = base64.b64encode(b"a.b.c " * 100_000).decode()
-    again = decode({**data, "endorsements": many})
+    tokens = base64.b64encode(b"a.b.c " * 100_000).decode()
+    again = decode({**data, "endorsements": tokens})
     assert again is not None
     assert len(again.endorsements) == MAX_ENDORSEMENTS
 
@@ -110,7 +110,7 @@ def test_missing_key_is_made_and_kept_until_its_age() -> None:
 
 
 @pytest.mark.parametrize(("annotations", "later"), [({}, AGE), ({labels.ROTATE: ""}, timedelta())])
-def test_key_of_age_and_one_that_is_asked_away_are_followed(annotations: dict[str, str], later: timedelta) -> None:
+def test_key_of_age_and_one_to_rotate_get_a_successor(annotations: dict[str, str], later: timedelta) -> None:
     key = new_key(NOW)
     decision = decide(secret(key, **annotations), AGE, NOW + later)
     assert decision.data is not None
@@ -236,8 +236,8 @@ def hook(of: dict[str, Any]) -> Any:
 
 def test_sidecar_gets_the_keys_and_the_identity_of_its_pod() -> None:
     after = injected(pod()).pod
-    told = env(after, "patio")
-    assert (told["PATIO_OPERATOR_KEYS"], told["POD_UID"]) == ("pUbLiC,other", "metadata.uid")
+    variables = env(after, "patio")
+    assert (variables["PATIO_OPERATOR_KEYS"], variables["POD_UID"]) == ("pUbLiC,other", "metadata.uid")
     assert "PATIO_OPERATOR_KEYS" not in env(after, "vllm")
 
 
@@ -260,7 +260,7 @@ ACCOUNT = {"serviceAccountName": "default"}
 
 
 def volumes(of: dict[str, Any]) -> list[Any]:
-    return [one for one in of["spec"]["volumes"] if one["name"] == "patio-sidecar-token"]
+    return [volume for volume in of["spec"]["volumes"] if volume["name"] == "patio-sidecar-token"]
 
 
 def test_sidecar_alone_is_given_a_token_of_its_pod() -> None:
@@ -309,7 +309,7 @@ def test_pod_of_no_service_account_gets_no_token() -> None:
     assert TOKEN_MOUNT not in container(after, "patio")["volumeMounts"]
 
 
-def test_second_admission_keeps_word_and_keys() -> None:
+def test_second_admission_keeps_proof_and_keys() -> None:
     once = injected(pod()).pod
     assert injected(once, access=CallerKeys(("newer",), "another-word")).pod == once
 
@@ -330,7 +330,9 @@ def test_hook_of_the_engines_own_stays_and_is_warned_about() -> None:
     result = injected(pod(VLLM | {"lifecycle": {"preStop": own}}))
     assert hook(result.pod) == own
     assert "PATIO_DRAIN_PROOF_SHA256" not in env(result.pod, "patio")
-    assert any("its own preStop hook" in one and "http://localhost:9091/v1/drain" in one for one in result.warnings)
+    assert any(
+        "its own preStop hook" in warning and "http://localhost:9091/v1/drain" in warning for warning in result.warnings
+    )
 
 
 def test_what_else_an_engine_does_at_its_start_is_kept() -> None:
@@ -343,17 +345,17 @@ def test_what_else_an_engine_does_at_its_start_is_kept() -> None:
 def test_hook_that_could_not_work_is_left_out_with_a_warning() -> None:
     short = injected(pod(terminationGracePeriodSeconds=2))
     assert hook(short.pod) is None
-    assert any("terminationGracePeriodSeconds" in one for one in short.warnings)
+    assert any("terminationGracePeriodSeconds" in warning for warning in short.warnings)
     ordinary = {key: value for key, value in SIDECAR.items() if key not in ("restartPolicy", "volumeMounts")}
     beside = injected(pod(), containers=[ordinary])
     assert hook(beside.pod) is None
-    assert any("init container with restartPolicy: Always" in one for one in beside.warnings)
+    assert any("init container with restartPolicy: Always" in warning for warning in beside.warnings)
 
 
 def test_container_not_recognised_as_engine_gets_no_hook() -> None:
     after = injected(pod({"name": "web", "image": "nginx"})).pod
     assert "lifecycle" not in container(after, "web")
-    said = {"name": "patio", "env": [{"name": "INFERENCE_ENGINE", "value": "vllm"}]}
-    told = inject(pod({"name": "web", "image": "nginx"}), (Runtime(profile(), (said,)),), (), ACCESS)
-    assert isinstance(told, Injection)
-    assert "preStop" in container(told.pod, "web")["lifecycle"]
+    override = {"name": "patio", "env": [{"name": "INFERENCE_ENGINE", "value": "vllm"}]}
+    result = inject(pod({"name": "web", "image": "nginx"}), (Runtime(profile(), (override,)),), (), ACCESS)
+    assert isinstance(result, Injection)
+    assert "preStop" in container(result.pod, "web")["lifecycle"]

@@ -48,7 +48,7 @@ def application(holds: asyncio.Event | None = None) -> web.Application:
 async def serving(app: web.Application, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     runner = await server.serve(app, 0, context)
     try:
-        yield next(one[1] for one in runner.addresses if len(one) == 2)  # IPv4, which has a port of its own
+        yield next(address[1] for address in runner.addresses if len(address) == 2)  # IPv4, which has a port of its own
     finally:
         await runner.cleanup()
 
@@ -56,20 +56,20 @@ async def serving(app: web.Application, context: ssl.SSLContext | None = None) -
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def opened(port: int, peer: str, said: bytes = b"") -> Opened:
+async def opened(port: int, peer: str, first_bytes: bytes = b"") -> Opened:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(peer, 0))
-    writer.write(said)
+    writer.write(first_bytes)
     return reader, writer
 
 
-async def ended(one: Opened) -> None:
+async def ended(connection: Opened) -> None:
     """Wait until a connection is closed by the server."""
     try:
         async with asyncio.timeout(DEADLINE):
-            await one[0].read()
+            await connection[0].read()
     except ConnectionError:
         pass
-    one[1].close()
+    connection[1].close()
 
 
 async def reviewed(port: int, context: ssl.SSLContext | None = None) -> None:
@@ -100,9 +100,9 @@ async def test_review_is_answered_among_idle_and_slow_connections(monkeypatch: p
 async def test_slow_head_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     async with serving(application()) as port:
-        one = await opened(port, "127.0.0.2", HEAD)
-        dripping = asyncio.create_task(drip(one[1]))
-        await ended(one)
+        connection = await opened(port, "127.0.0.2", HEAD)
+        dripping = asyncio.create_task(drip(connection[1]))
+        await ended(connection)
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
 
@@ -146,7 +146,7 @@ async def test_connection_without_tls_ends(monkeypatch: pytest.MonkeyPatch, tls:
     async with serving(application(), tls) as port:
         silent = [await opened(port, "127.0.0.2") for _ in range(50)]
         await reviewed(port, tls)
-        await asyncio.gather(*(ended(one) for one in silent))
+        await asyncio.gather(*(ended(connection) for connection in silent))
 
 
 async def test_answered_review_is_not_closed_for_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:

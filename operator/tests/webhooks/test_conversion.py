@@ -67,8 +67,8 @@ async def converted(version: str, *objects: str) -> list[str]:
 
 async def test_nested_annotations_leave_a_list_whole() -> None:
     bad = in_new("bad", **{"conversion.patio.dev/only-in-v1alpha1": "[" * 100_000, KEPT_COORDINATION: "[" * 2000})
-    found = [json.loads(one) for one in await converted(OLD, json.dumps(in_new()), json.dumps(bad))]
-    assert [(one["apiVersion"], one["metadata"]["name"]) for one in found] == [(OLD, "g"), (OLD, "bad")]
+    found = [json.loads(text) for text in await converted(OLD, json.dumps(in_new()), json.dumps(bad))]
+    assert [(body["apiVersion"], body["metadata"]["name"]) for body in found] == [(OLD, "g"), (OLD, "bad")]
 
 
 async def test_group_nested_too_deeply_keeps_every_level() -> None:
@@ -91,7 +91,7 @@ async def test_part_that_only_one_version_has_may_be_nested_deeply() -> None:
 async def test_one_group_that_cannot_be_converted_is_listed_as_it_is() -> None:
     odd = in_new("odd")
     odd["spec"]["roles"] = "none"
-    found = [json.loads(one) for one in await converted(OLD, json.dumps(odd), json.dumps(in_new()))]
+    found = [json.loads(text) for text in await converted(OLD, json.dumps(odd), json.dumps(in_new()))]
     assert found[0] == odd | {"apiVersion": OLD}
     assert "template" in found[1]["spec"]["roles"][0]
 
@@ -106,7 +106,7 @@ async def test_what_cannot_be_converted_is_never_stored() -> None:
 
 
 async def test_long_list_is_converted_in_slices() -> None:
-    many = json.dumps(
+    texts = json.dumps(
         {"request": {"uid": "u", "desiredAPIVersion": OLD, "objects": [in_new(str(n)) for n in range(2000)]}}
     )
     turns = 0
@@ -117,9 +117,9 @@ async def test_long_list_is_converted_in_slices() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    beside = asyncio.create_task(others())
-    await conversion.answer(many)
-    beside.cancel()
+    neighbour = asyncio.create_task(others())
+    await conversion.answer(texts)
+    neighbour.cancel()
     assert turns > 3
 
 
@@ -134,11 +134,11 @@ RIGHT = {"caBundle": base64.b64encode(b"ca").decode()}
 
 def test_ca_and_the_namespace_of_a_fresh_crd_are_filled_in() -> None:
     changes = crd_bundle.correction(crd(), "patio-webhook", "elsewhere", b"ca")
-    where = "/spec/conversion/webhook/clientConfig"
+    path = "/spec/conversion/webhook/clientConfig"
     assert changes == [
         {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
-        {"op": "add", "path": f"{where}/caBundle", "value": "Y2E="},
-        {"op": "add", "path": f"{where}/service/namespace", "value": "elsewhere"},
+        {"op": "add", "path": f"{path}/caBundle", "value": "Y2E="},
+        {"op": "add", "path": f"{path}/service/namespace", "value": "elsewhere"},
     ]
 
 
@@ -147,7 +147,7 @@ def test_crd_that_is_right_is_left_alone() -> None:
 
 
 def test_crd_converted_by_another_webhook_is_left_alone() -> None:
-    theirs = crd(service={"namespace": "rbgs-system", "name": "rbgs-webhook-service", "path": "/convert"})
-    assert crd_bundle.correction(theirs, "patio-webhook", "patio-system", b"ca") == []
+    foreign = crd(service={"namespace": "rbgs-system", "name": "rbgs-webhook-service", "path": "/convert"})
+    assert crd_bundle.correction(foreign, "patio-webhook", "patio-system", b"ca") == []
     none = {"metadata": {"resourceVersion": "7"}, "spec": {"conversion": {"strategy": "None"}}}
     assert crd_bundle.correction(none, "patio-webhook", "patio-system", b"ca") == []

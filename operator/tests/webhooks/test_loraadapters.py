@@ -45,9 +45,9 @@ async def test_only_what_changes_what_is_wanted_is_compared(unreachable: KubeCli
 
 
 def in_clear(**source: Any) -> Object:
-    made = adapter()
-    made["spec"]["source"] = {"uri": "s3://bucket/sql", "endpoint": "http://minio", "secretRef": {"name": "k"}} | source
-    return made
+    body = adapter()
+    body["spec"]["source"] = {"uri": "s3://bucket/sql", "endpoint": "http://minio", "secretRef": {"name": "k"}} | source
+    return body
 
 
 async def test_clear_credentials_are_rejected_at_creation_and_change(unreachable: KubeClient) -> None:
@@ -67,17 +67,17 @@ async def test_stored_credentials_in_clear_do_not_stop_other_changes(unreachable
 
 
 def rival(name: str, app: str, called: str | None = "sql") -> Object:
-    made = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
+    body = adapter(app, name=name, uid=f"uid-{name}", creationTimestamp="2026-11-21T10:00:00Z")
     if called is not None:
-        made["spec"]["adapterName"] = called
-    return made
+        body["spec"]["adapterName"] = called
+    return body
 
 
 async def test_creation_reads_only_those_of_its_name() -> None:
     api = LoraApiServer()
     for number in range(300):
         body = rival(f"other-{number}", f"app-{number}", f"name-{number}")
-        body["status"] = {"instances": [{"pod": f"p{one}", "state": "Loaded"} for one in range(100)]}
+        body["status"] = {"instances": [{"pod": f"p{number}", "state": "Loaded"} for number in range(100)]}
         api.put("loraadapters", body)
     api.put("loraadapters", rival("first", "vllm"))
     async with api.serving() as cluster:
@@ -103,7 +103,7 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
     api.selects_fields = False
     async with api.serving() as cluster:
         known = Caches(cluster)
-        watches = [asyncio.create_task(one) for one in known.watches()]
+        watches = [asyncio.create_task(watch) for watch in known.watches()]
         await until("all is known", lambda: known.complete, lambda: known.adapters.problem_in("team"))
         before = len(api.lists)
         request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}
@@ -111,6 +111,6 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
         response = (await loraadapters.answer(loraadapters.Rivals(cluster, known), review))["response"]
         assert not response["allowed"]
         assert len(api.lists) == before + 1
-        for one in watches:
-            one.cancel()
+        for watch in watches:
+            watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)

@@ -144,7 +144,7 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert not (await webhook.post(server.PODS_PATH, review(asking("missing"))))[1]["response"]["allowed"]
     assert (await webhook.post(server.PODS_PATH, review(asking("broken"))))[0] == 500
     admissions = "patio_operator_admissions_total"
-    assert [webhook.counted(admissions, outcome=one) for one in ("allowed", "rejected", "error")] == [1, 1, 1]
+    assert [webhook.counted(admissions, outcome=outcome) for outcome in ("allowed", "rejected", "error")] == [1, 1, 1]
     adapter = {"metadata": {"name": "a"}, "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {}}}}
     await webhook.post(loraadapters.LORA_ADAPTERS_PATH, review(adapter))
     await webhook.post(profiles.PROFILES_PATH, review({"metadata": {"name": "p"}, "spec": {"updateStrategy": "X"}}))

@@ -30,16 +30,16 @@ DEFAULT_PORT = 80
 
 
 def main() -> None:
-    name, words = Path(sys.argv[0]).name, sys.argv[1:]
+    name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
     if name.startswith("python"):
-        if words[:1] != ["-m"]:
-            os.execv(PYTHON, [PYTHON, *words])
-        name, words = words[1], words[2:]
+        if arguments[:1] != ["-m"]:
+            os.execv(PYTHON, [PYTHON, *arguments])
+        name, arguments = arguments[1], arguments[2:]
     if name in ENGINES:
-        os.execv(PYTHON, [PYTHON, "-m", "engine_double", *ENGINES[name], *words, *QUICK])
+        os.execv(PYTHON, [PYTHON, "-m", "engine_double", *ENGINES[name], *arguments, *QUICK])
     if name in ROUTERS:
-        os.execv(PYTHON, [PYTHON, "-m", "smg.launch_router", *words])
-    serve([int(value) for flag, value in pairwise(words) if flag in PORT_FLAGS] or [DEFAULT_PORT])
+        os.execv(PYTHON, [PYTHON, "-m", "smg.launch_router", *arguments])
+    serve([int(value) for flag, value in pairwise(arguments) if flag in PORT_FLAGS] or [DEFAULT_PORT])
 
 
 class Fine(BaseHTTPRequestHandler):

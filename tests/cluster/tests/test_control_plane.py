@@ -53,8 +53,8 @@ def test_anybody_else_may_do_what_rbac_says(plane: ControlPlane) -> None:
     reader = f"--kubeconfig={plane.kubeconfig_for('reader', ['readers'])}"
     stranger = f"--kubeconfig={plane.kubeconfig_for('system:serviceaccount:default:x')}"
 
-    def may(who: str) -> int:
-        command = [str(plane.binaries.kubectl), who, "auth", "can-i", "get", "pods"]
+    def may(kubeconfig_option: str) -> int:
+        command = [str(plane.binaries.kubectl), kubeconfig_option, "auth", "can-i", "get", "pods"]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
     assert may(reader) == 0

@@ -7,7 +7,7 @@ import pytest
 from e2e_cluster import images
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.image_builders import Build
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.progress import Report, silent
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = {"sidecar": "sidecar/Dockerfile", "operator": "operator/Dockerfile"}
@@ -26,13 +26,13 @@ class Recorder:
     def can_get(self, ref: str) -> bool:
         return ref.startswith("localhost/patio-base:")
 
-    def import_root(self, archive: Path, ref: str, log: Path, say: Say) -> None:
+    def import_root(self, archive: Path, ref: str, log: Path, report: Report) -> None:
         raise AssertionError(f"{ref} was there already")
 
-    def build(self, build: Build, log: Path, say: Say) -> None:
+    def build(self, build: Build, log: Path, report: Report) -> None:
         self.builds.append(build)
 
-    def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
+    def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
         archive.write_text(ref)
 
 
@@ -81,7 +81,7 @@ def test_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "base", "expected"),
+    ("variables", "base", "expected"),
     [
         ({}, "mine:1", "mine:1"),
         ({"PATIO_BASE_IMAGE": "theirs:1"}, None, "theirs:1"),
@@ -89,16 +89,16 @@ def test_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
     ],
 )
 def test_base_is_the_one_named_or_else_one_that_is_made(
-    tmp_path: Path, given: Mapping[str, str], base: str | None, expected: str
+    tmp_path: Path, variables: Mapping[str, str], base: str | None, expected: str
 ) -> None:
     builder = Recorder()
-    images.build(["sidecar"], base=base, environ={"PATIO_CACHE": str(tmp_path), **given}, builder=builder)
+    images.build(["sidecar"], base=base, environ={"PATIO_CACHE": str(tmp_path), **variables}, builder=builder)
     assert builder.builds[0].arguments["BASE"].startswith(expected)
 
 
 def test_build_that_fails_leaves_no_archive(tmp_path: Path) -> None:
     class Failing(Recorder):
-        def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
+        def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
             archive.write_text("half of it")
             raise ClusterError("the disk is full")
 
@@ -150,10 +150,10 @@ def test_what_a_dockerfile_copies_is_in_its_context(name: str) -> None:
     assert set(images.copied_paths((ROOT / images.DOCKERFILES[name]).read_text())) <= let_in
 
 
-def test_progress_goes_to_the_one_who_asked(tmp_path: Path) -> None:
+def test_progress_goes_to_the_callers_report(tmp_path: Path) -> None:
     lines: list[str] = []
     environ = {"PATIO_CACHE": str(tmp_path)}
-    images.build(["sidecar"], environ=environ, builder=Recorder(), say=lines.append)
+    images.build(["sidecar"], environ=environ, builder=Recorder(), report=lines.append)
     assert lines[0].startswith("image sidecar: building with recorder")
     assert "docker.io/patio/sidecar:dev" in lines[-1]
-    images.build(["sidecar"], environ=environ, builder=Recorder(), say=silent)
+    images.build(["sidecar"], environ=environ, builder=Recorder(), report=silent)

@@ -41,9 +41,9 @@ def _create(kind: Path, configuration: str, folder: Path) -> str:
 
 
 def test_kind_accepts_the_configuration_and_then_asks_for_docker(kind: Path, tmp_path: Path) -> None:
-    said = _create(kind, cluster_configuration(), tmp_path)
-    assert "config" not in said.lower()
-    assert "no daemon here" in said
+    output = _create(kind, cluster_configuration(), tmp_path)
+    assert "config" not in output.lower()
+    assert "no daemon here" in output
 
 
 @pytest.mark.parametrize("where", ["cluster", "node"])
@@ -51,8 +51,8 @@ def test_kind_rejects_a_misspelt_field(kind: Path, tmp_path: Path, where: str) -
     configuration: dict[str, Any] = json.loads(cluster_configuration())
     place = configuration if where == "cluster" else configuration["nodes"][0]
     place["imaeg"] = "x"
-    said = _create(kind, json.dumps(configuration), tmp_path)
-    assert "field imaeg not found" in said
+    output = _create(kind, json.dumps(configuration), tmp_path)
+    assert "field imaeg not found" in output
 
 
 def test_pinned_kind_has_a_node_image_of_our_version_by_digest(

@@ -21,7 +21,7 @@ def test_output_is_in_the_log_after_the_command_itself(tmp_path: Path) -> None:
     assert lines[0].startswith(f"$ {sys.executable} -c")
 
 
-def test_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) -> None:
+def test_failure_shows_the_end_of_the_log_and_its_path(tmp_path: Path) -> None:
     log = tmp_path / "build.log"
     code = "import sys; print('first', *range(100), 'no space left', sep='\\n'); sys.exit(3)"
     with pytest.raises(CommandError) as error:
@@ -33,14 +33,14 @@ def test_failure_tells_the_last_words_and_where_the_rest_is(tmp_path: Path) -> N
 
 def test_command_that_takes_long_shows_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longrun, "HEARTBEAT", 0.01)
-    said: list[str] = []
+    messages: list[str] = []
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
 
-    def say(line: str) -> None:
-        said.append(line)
-        if len(said) == 2:
+    def report(line: str) -> None:
+        messages.append(line)
+        if len(messages) == 2:
             fifo.write_text("on")
 
-    run_logged("build", python(f"open({str(fifo)!r}).read()"), tmp_path / "log", say)
-    assert said[0].startswith("build: still at it after")
+    run_logged("build", python(f"open({str(fifo)!r}).read()"), tmp_path / "log", report)
+    assert messages[0].startswith("build: still at it after")

@@ -8,9 +8,9 @@ import pytest
 from e2e_cluster.cgroups import deserted_cgroups
 from e2e_cluster.kernel import remember, restore
 from e2e_cluster.mounts import mounts_below, parse_mounts
-from e2e_cluster.network import ours_among, parse_tables, strangers_in_range
+from e2e_cluster.network import own_links, parse_tables, strangers_in_range
 from e2e_cluster.packages import Package, missing
-from e2e_cluster.processes import MARK, find_ours, is_marked, lives_in
+from e2e_cluster.processes import MARK, find_cluster_processes, is_marked, lives_in
 from e2e_cluster.residue import our_cni_results
 
 STATE = Path("/var/lib/patio-cluster")
@@ -26,7 +26,7 @@ def test_mark_must_be_for_this_state_folder() -> None:
     assert not is_marked(b"", STATE)
 
 
-def test_process_in_our_container_is_ours_and_one_of_host_is_not() -> None:
+def test_only_processes_in_cluster_containers_are_the_clusters() -> None:
     assert lives_in(CONTAINER_ROOT, STATE)
     assert not lives_in(f"{HOST_ROOT}\n{HOST_VIEW}", STATE)
 
@@ -47,7 +47,7 @@ def test_processes_are_found_by_what_the_kernel_shows_now(tmp_path: Path) -> Non
     _process(tmp_path, 13)
     (tmp_path / "13" / "environ").unlink()
     (tmp_path / "self").mkdir()
-    found = find_ours(STATE, tmp_path)
+    found = find_cluster_processes(STATE, tmp_path)
     assert sorted(process.pid for process in found) == [11, 12]
     assert str(found[0]).endswith("(/bin/thing --flag)")
 
@@ -76,7 +76,7 @@ def _link(name: str, address: str, kind: str | None = None) -> dict[str, object]
     return link | ({"linkinfo": {"info_kind": kind}} if kind else {})
 
 
-def test_only_our_interface_and_pods_links_are_ours() -> None:
+def test_only_own_interface_and_pod_links_are_the_clusters() -> None:
     links = [
         _link("lo", "127.0.0.1"),
         _link("patio0", "10.213.0.1", "bridge"),
@@ -84,7 +84,7 @@ def test_only_our_interface_and_pods_links_are_ours() -> None:
         _link("veth2", "10.0.0.1", "veth"),
         _link("wg0", "10.213.1.1", "wireguard"),
     ]
-    assert ours_among(json.dumps(links)) == ["patio0", "veth1"]
+    assert own_links(json.dumps(links)) == ["patio0", "veth1"]
 
 
 def test_another_interface_in_the_range_is_named() -> None:
@@ -97,7 +97,7 @@ def test_tables_are_read_from_nft() -> None:
     assert parse_tables(json.dumps(listed)) == {("ip", "kube-proxy")}
 
 
-def test_cached_cni_results_are_ours_by_network_or_by_container() -> None:
+def test_cached_cni_results_are_known_by_network_or_container() -> None:
     names = ["patio-aa-eth0", "cni-loopback-aa-lo", "cni-loopback-bb-lo", "podman-aa-eth0"]
     assert our_cni_results(names) == {"patio-aa-eth0", "cni-loopback-aa-lo"}
 
@@ -136,8 +136,8 @@ def test_kernel_settings_come_back_as_they_were_first_remembered(tmp_path: Path)
     assert forward.read_text().strip() == "0"
 
 
-@pytest.mark.parametrize("there", [set(), {"nft"}, {"nft", "/usr/lib/cni/ptp"}])
-def test_missing_packages_are_those_whose_file_is_not_there(there: set[str]) -> None:
+@pytest.mark.parametrize("installed", [set(), {"nft"}, {"nft", "/usr/lib/cni/ptp"}])
+def test_missing_packages_are_those_whose_file_is_not_there(installed: set[str]) -> None:
     wanted = (Package("nftables", "nft"), Package("containernetworking-plugins", "/usr/lib/cni/ptp"))
-    lacking = missing(wanted, lambda provides: provides in there)
-    assert {package.provides for package in lacking} == {"nft", "/usr/lib/cni/ptp"} - there
+    lacking = missing(wanted, lambda provides: provides in installed)
+    assert {package.provides for package in lacking} == {"nft", "/usr/lib/cni/ptp"} - installed

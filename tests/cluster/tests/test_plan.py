@@ -54,7 +54,7 @@ def test_json_files_are_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "environ", "docker", "chosen"),
+    ("requested", "environ", "docker", "chosen"),
     [
         (None, {}, True, "kind"),
         (None, {}, False, "local"),
@@ -62,11 +62,11 @@ def test_json_files_are_json() -> None:
         ("kind", {"PATIO_CLUSTER_PROVIDER": "local"}, False, "kind"),
     ],
 )
-def test_provider_is_what_was_asked_for_or_what_fits(
-    asked: str | None, environ: dict[str, str], docker: bool, chosen: str
+def test_provider_is_the_one_requested_or_the_one_that_fits(
+    requested: str | None, environ: dict[str, str], docker: bool, chosen: str
 ) -> None:
     has_docker: Callable[[], bool] = lambda: docker  # noqa: E731 - a value of the table
-    assert choose(asked, environ, has_docker) == chosen
+    assert choose(requested, environ, has_docker) == chosen
 
 
 def test_unknown_provider_is_rejected_by_name() -> None:

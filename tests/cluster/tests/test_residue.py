@@ -19,7 +19,7 @@ from e2e_cluster import clients
 from e2e_cluster.configuration import PAUSE_IMAGE
 from e2e_cluster.kernel import CHANGED, SYSCTLS
 from e2e_cluster.places import Folders
-from e2e_cluster.processes import Found, find_ours
+from e2e_cluster.processes import Found, find_cluster_processes
 from e2e_cluster.residue import CNI_RESULTS, DEVICE_PLUGINS, KUBELET_LINKS, SHIM_SOCKETS, find_residue
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -70,8 +70,8 @@ def _run_a_pod() -> None:
     _kubectl("wait", "pod/held", "--for=condition=Ready", "--timeout=60s")
 
 
-def _ours(matches: Callable[[Found], bool]) -> list[Found]:
-    return [process for process in find_ours(FOLDERS.root) if matches(process)]
+def cluster_processes(matches: Callable[[Found], bool]) -> list[Found]:
+    return [process for process in find_cluster_processes(FOLDERS.root) if matches(process)]
 
 
 def _named(*names: str) -> Callable[[Found], bool]:
@@ -83,7 +83,7 @@ def _kill(processes: list[Found]) -> None:
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while {process.pid for process in processes} & {process.pid for process in find_ours(FOLDERS.root)}:
+    while {process.pid for process in processes} & {process.pid for process in find_cluster_processes(FOLDERS.root)}:
         assert time.monotonic() < deadline, f"not dead: {processes}"
         time.sleep(0.05)
 
@@ -111,25 +111,25 @@ def no_cluster_before_or_after() -> Iterator[None]:
 def test_healthy_cluster_is_reused_and_goes_without_a_trace() -> None:
     _succeeds("up")
     _run_a_pod()
-    before = {process.pid for process in find_ours(FOLDERS.root)}
+    before = {process.pid for process in find_cluster_processes(FOLDERS.root)}
     assert "up already" in _succeeds("up")
-    assert {process.pid for process in find_ours(FOLDERS.root)} == before
+    assert {process.pid for process in find_cluster_processes(FOLDERS.root)} == before
     assert _cluster("status").returncode == 0
 
 
 def test_up_replaces_cluster_with_dead_runtime_and_half_a_state() -> None:
     _succeeds("up")
     _run_a_pod()
-    _kill(_ours(_named("containerd", "kubelet")))
-    _kill(_ours(lambda process: "shim" in process.executable))
+    _kill(cluster_processes(_named("containerd", "kubelet")))
+    _kill(cluster_processes(lambda process: "shim" in process.executable))
     # What ran in containers is ours though no parent of it is left.
-    assert _ours(_named("pause"))
+    assert cluster_processes(_named("pause"))
     for path in (FOLDERS.configuration, FOLDERS.certificates):
         shutil.rmtree(path)
     assert _cluster("status").returncode == 1
     assert "clearing what an earlier run left" in _succeeds("up")
     _run_a_pod()
-    _kill(find_ours(FOLDERS.root))
+    _kill(find_cluster_processes(FOLDERS.root))
 
 
 def test_down_removes_what_an_up_that_was_killed_left() -> None:
@@ -142,7 +142,7 @@ def test_down_removes_what_an_up_that_was_killed_left() -> None:
     running.kill()
     running.wait()
     running.stderr.close()
-    assert _ours(_named("kube-apiserver"))
+    assert cluster_processes(_named("kube-apiserver"))
     assert _cluster("status").returncode == 1
 
 

@@ -60,13 +60,13 @@ def test_package_without_the_program_is_an_error(machine: Path, tmp_path: Path) 
         ensure_unpacked(TOOL, cache=tmp_path / "cache")
 
 
-def test_failed_download_is_an_error_with_its_words(machine: Path, tmp_path: Path) -> None:
+def test_failed_download_is_an_error_with_its_message(machine: Path, tmp_path: Path) -> None:
     script(machine / "apt-get", "#!/bin/sh\necho no such package >&2\nexit 100\n")
     with pytest.raises(MachineError, match="no such package"):
         ensure_unpacked(TOOL, cache=tmp_path / "cache")
 
 
-def test_other_systems_are_told_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_get_the_list_of_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="Debian has it in tools"):
         ensure_unpacked(TOOL, cache=tmp_path / "cache")

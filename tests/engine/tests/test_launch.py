@@ -44,6 +44,6 @@ def test_environment_is_cached_under_a_name_made_of_its_lock(monkeypatch: pytest
 def test_what_is_installed_is_not_installed_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATIO_CACHE", str(tmp_path))
     environment.location().mkdir(parents=True)
-    said: list[str] = []
-    assert environment.install(said.append) == environment.location()
-    assert not said
+    messages: list[str] = []
+    assert environment.install(messages.append) == environment.location()
+    assert not messages

@@ -38,7 +38,7 @@ def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         yield client
 
 
-def say(engine: httpx.Client, name: str) -> str:
+def completion(engine: httpx.Client, name: str) -> str:
     body = {"model": name, "prompt": model.PROMPT, "max_tokens": 12, "temperature": 0}
     answer = engine.post("/v1/completions", json=body)
     answer.raise_for_status()
@@ -50,13 +50,13 @@ def test_base_and_adapters_differ_and_an_unloaded_one_is_silent(engine: httpx.Cl
     for name in model.ADAPTERS:
         path = str(models / "adapters" / name)
         engine.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path}).raise_for_status()
-    said = {name: say(engine, name) for name in (model.NAME, *model.ADAPTERS)}
-    assert len(set(said.values())) == len(said), said
-    assert len(set(said[model.NAME].split())) > 3, "words, not one word again and again"
+    texts = {name: completion(engine, name) for name in (model.NAME, *model.ADAPTERS)}
+    assert len(set(texts.values())) == len(texts), texts
+    assert len(set(texts[model.NAME].split())) > 3, "words, not one word again and again"
     for name in model.ADAPTERS:
         engine.post("/v1/unload_lora_adapter", json={"lora_name": name}).raise_for_status()
-    gone = engine.post("/v1/completions", json={"model": "lora-a", "prompt": model.PROMPT})
-    assert gone.status_code == 404
+    unloaded = engine.post("/v1/completions", json={"model": "lora-a", "prompt": model.PROMPT})
+    assert unloaded.status_code == 404
 
 
 class Swapped:
@@ -76,50 +76,50 @@ class Swapped:
         cards = (await self.client.get("/v1/models")).json()["data"]
         return {card["id"]: card["root"] for card in cards if card.get("parent")}
 
-    async def say(self, change: Callable[[], Awaitable[None]] | None = None) -> str:
+    async def completion(self, change: Callable[[], Awaitable[None]] | None = None) -> str:
         """Return a long answer; with a change made once it has begun."""
         body = {"model": "swapped", "prompt": model.PROMPT, "max_tokens": TOKENS, "temperature": 0}
-        said = ""
-        asked = {**body, "ignore_eos": True, "stream": True}
-        async with self.client.stream("POST", "/v1/completions", json=asked) as answer:
+        text = ""
+        request = {**body, "ignore_eos": True, "stream": True}
+        async with self.client.stream("POST", "/v1/completions", json=request) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):
-                    said += json.loads(line.removeprefix("data: "))["choices"][0]["text"]
-                if said and change is not None:
+                    text += json.loads(line.removeprefix("data: "))["choices"][0]["text"]
+                if text and change is not None:
                     await change()
                     change = None
-        return said
+        return text
 
 
 async def test_only_load_in_place_changes_weights_of_a_running_request(engine: httpx.Client, models: Path) -> None:
     """What the engine double shows, and what the sidecar's way to replace weights rests on."""
     url = str(engine.base_url)
-    one, two = (str(models / "adapters" / name) for name in model.ADAPTERS)
+    first, second = (str(models / "adapters" / name) for name in model.ADAPTERS)
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         swapped = Swapped(client)
         whole = []
-        for path in (two, one):
+        for path in (second, first):
             await swapped.load(path)
-            whole.append(await swapped.say())
+            whole.append(await swapped.completion())
             await swapped.unload()
 
         async def replaced() -> None:
-            await Vllm(url.rstrip("/"), client, None).replace("swapped", two)
+            await Vllm(url.rstrip("/"), client, None).replace("swapped", second)
 
         async def in_place() -> None:
-            await swapped.load(two, load_inplace=True)
+            await swapped.load(second, load_inplace=True)
 
-        async def said_through(change: Callable[[], Awaitable[None]]) -> str:
-            await swapped.load(one)
-            said = await swapped.say(change)
-            assert await swapped.listed() == {"swapped": two}, "and no trial is left"
+        async def output_during(change: Callable[[], Awaitable[None]]) -> str:
+            await swapped.load(first)
+            text = await swapped.completion(change)
+            assert await swapped.listed() == {"swapped": second}, "and no trial is left"
             await swapped.unload()
-            return said
+            return text
 
-        assert await said_through(replaced) == whole[1], "by the old weights to its end"
+        assert await output_during(replaced) == whole[1], "by the old weights to its end"
         # On a busy machine the load can come when the engine has already made the whole answer.
         for _ in range(TRIES):
-            if (mixed := await said_through(in_place)) not in whole:
+            if (mixed := await output_during(in_place)) not in whole:
                 break
         assert mixed not in whole, "a mix"
 

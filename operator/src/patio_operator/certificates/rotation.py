@@ -112,8 +112,8 @@ class SharedCertificate:
             # Deleted or broken under our hands: what is served, and trusted, goes back.
             bundle = authority.restored(self._loaded or authority.first(self._names, now, self._periods), trusted)
             return Decision(bundle, authority.encode(bundle), message="webhook certificate: created")
-        asked = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
-        before = replace(existing, ca_key=b"") if asked else existing
+        rotation_requested = secret is not None and labels.ROTATE in (secret["metadata"].get("annotations") or {})
+        before = replace(existing, ca_key=b"") if rotation_requested else existing
         bundle = authority.improved(before, self._names, now, self._periods, trusted)
         if bundle == existing:
             return Decision(bundle)

@@ -72,28 +72,28 @@ def _converted(
     convert: Callable[[Object], Object],
     back: Callable[[Object], Object],
 ) -> Object:
-    given, kept = _taken_out(body, kept_here)
+    stripped, kept = _taken_out(body, kept_here)
     try:
-        converted = round_trip.restore(convert(given), kept)
-        lost = round_trip.difference(back(converted), given)
+        converted = round_trip.restore(convert(stripped), kept)
+        lost = round_trip.difference(back(converted), stripped)
     except (AttributeError, KeyError, TypeError, ValueError):
         # Anybody can write the annotation. One that makes an object no group would fail every list that it is in.
-        converted = convert(given)
-        lost = round_trip.difference(back(converted), given)
+        converted = convert(stripped)
+        lost = round_trip.difference(back(converted), stripped)
     return _put_in(converted, keep_there, lost)
 
 
 def _taken_out(body: Mapping[str, Any], key: str) -> tuple[Object, list[Object]]:
     """Return an object without an annotation, and what stood in it."""
-    given = _copied(body)
-    annotations = given["metadata"].get("annotations") or {}
+    copied = _copied(body)
+    annotations = copied["metadata"].get("annotations") or {}
     text = annotations.pop(key, None)
     if text is not None and not annotations:
-        del given["metadata"]["annotations"]
+        del copied["metadata"]["annotations"]
     try:
-        return given, round_trip.read(text or "[]")
+        return copied, round_trip.read(text or "[]")
     except ValueError:  # another client wrote there
-        return given, []
+        return copied, []
 
 
 def _put_in(body: Object, key: str, differences: list[Object]) -> Object:

@@ -283,13 +283,13 @@ class GroupReconciler:
         applied: dict[tuple[str, str], tuple[str, str, str]] = {}
         for wanted in plan.applies:
             place = wanted["kind"], wanted["metadata"]["name"]
-            asked, live = _digest(wanted), existing.get(place)
-            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], asked, _applied_digest(live)):
+            digest, live = _digest(wanted), existing.get(place)
+            if live is not None and kept.applied.get(place) == (live["metadata"]["uid"], digest, _applied_digest(live)):
                 applied[place] = kept.applied[place]
                 continue
             answer = await self._apply(wanted, body)
             if _applied_digest(answer):
-                applied[place] = answer["metadata"]["uid"], asked, _applied_digest(answer)
+                applied[place] = answer["metadata"]["uid"], digest, _applied_digest(answer)
         kept.applied = applied
         in_the_way: list[Object] = []
         for pod in plan.creates[:PODS_IN_A_PASS]:

@@ -19,12 +19,12 @@ ROLES = ("spec", "roles")
 """The one list that is compared by the names of its elements; all others are compared whole."""
 
 
-def difference(came_back: Mapping[str, Any], given: Mapping[str, Any]) -> list[Object]:
+def difference(came_back: Mapping[str, Any], original: Mapping[str, Any]) -> list[Object]:
     """Return the places where two objects differ, as JSON: `at` a path, what `was` there, what `is` to be there.
 
     A missing `was` or `is` stands for no value at all.
     """
-    return list(_different(_by_name(came_back), _by_name(given), ()))
+    return list(_different(_by_name(came_back), _by_name(original), ()))
 
 
 def restore(body: Mapping[str, Any], differences: Iterable[Mapping[str, Any]]) -> Object:
@@ -70,15 +70,15 @@ def _is_difference(entry: Any) -> bool:
     return len(at) > 1 and at[0] == "spec"
 
 
-def _different(came_back: Any, given: Any, path: tuple[str, ...]) -> Iterator[Object]:
-    if isinstance(came_back, Mapping) and isinstance(given, Mapping):
-        for name in sorted({*came_back, *given}):
-            if name in came_back and name in given:
-                yield from _different(came_back[name], given[name], (*path, name))
+def _different(came_back: Any, original: Any, path: tuple[str, ...]) -> Iterator[Object]:
+    if isinstance(came_back, Mapping) and isinstance(original, Mapping):
+        for name in sorted({*came_back, *original}):
+            if name in came_back and name in original:
+                yield from _different(came_back[name], original[name], (*path, name))
             elif path != ROLES:
-                yield {"at": [*path, name], **_field("was", came_back, name), **_field("is", given, name)}
-    elif not _same(came_back, given):
-        yield {"at": list(path), "was": came_back, "is": given}
+                yield {"at": [*path, name], **_field("was", came_back, name), **_field("is", original, name)}
+    elif not _same(came_back, original):
+        yield {"at": list(path), "was": came_back, "is": original}
 
 
 def _field(key: str, of: Mapping[str, Any], name: str) -> Object:

@@ -84,8 +84,8 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
     if KIND not in names:
         return []  # not known to be an engine: nothing to wait for
     lifecycle = engine.get("lifecycle") or {}
-    word = _word(lifecycle.get("preStop"))
-    if word is None:
+    proof = _own_proof(lifecycle.get("preStop"))
+    if proof is None:
         if DRAIN_PROOF_VARIABLE in names:
             return []  # its owner has arranged the hook
         if lifecycle.get("preStop"):
@@ -112,14 +112,14 @@ def add_hook(pod: Pod, engine: Container, sidecar: Container, access: CallerKeys
                 f"terminationGracePeriodSeconds is too short to drain {engine['name']!r}: requests in flight are cut "
                 "off when the pod ends"
             ]
-        word = access.drain_proof
+        proof = access.drain_proof
         hook = {
             "path": f"{DRAIN_PATH}?timeout={seconds}",
             "port": _port(sidecar),
-            "httpHeaders": [{"name": _HEADER, "value": f"{DRAIN_SCHEME} {word}"}],
+            "httpHeaders": [{"name": _HEADER, "value": f"{DRAIN_SCHEME} {proof}"}],
         }
         engine["lifecycle"] = {**lifecycle, "preStop": {"httpGet": hook}}
-    _set_missing(sidecar, {"name": DRAIN_PROOF_VARIABLE, "value": hashlib.sha256(word.encode()).hexdigest()})
+    _set_missing(sidecar, {"name": DRAIN_PROOF_VARIABLE, "value": hashlib.sha256(proof.encode()).hexdigest()})
     return []
 
 
@@ -128,12 +128,12 @@ def drain_seconds(grace: int) -> int:
     return min(LONGEST_DRAIN, grace - min(10, max(2, grace // 4)))
 
 
-def _word(hook: Mapping[str, Any] | None) -> str | None:
+def _own_proof(hook: Mapping[str, Any] | None) -> str | None:
     """Return what a hook of ours proves itself with; None when it is not ours."""
     for header in ((hook or {}).get("httpGet") or {}).get("httpHeaders") or []:
-        scheme, _, word = header.get("value", "").partition(" ")
+        scheme, _, proof = header.get("value", "").partition(" ")
         if header.get("name") == _HEADER and scheme == DRAIN_SCHEME:
-            return str(word)
+            return str(proof)
     return None
 
 

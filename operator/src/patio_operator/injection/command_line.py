@@ -207,15 +207,15 @@ def _script_of(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     for index, word in enumerate(words):
         if word.rsplit("/", 1)[-1] not in _SHELLS:
             continue
-        asked = False
+        runs_script = False
         at = index + 1
         if word.rsplit("/", 1)[-1] in ("su", "runuser"):
             at = next((place for place in range(at, len(words)) if words[place] == "-c"), len(words))
         while at < len(words) and words[at][:1] in ("-", "+") and len(words[at]) > 1:
             option = words[at]
-            asked = asked or (option[0] == "-" and option[1] != "-" and "c" in option)
+            runs_script = runs_script or (option[0] == "-" and option[1] != "-" and "c" in option)
             at += 2 if option in _WITH_VALUE else 1
-        if asked and at < len(words):
+        if runs_script and at < len(words):
             return words[at], words[at + 1 :]
         return None
     return None

@@ -216,10 +216,10 @@ def _number(text: str | None, variables: Variables) -> int | None:
 
 def _served(model: str | None, words: Sequence[str], variables: Variables) -> tuple[str, ...]:
     """Return every name of the base model: `--served-model-name a b` gives it two."""
-    given = _values(words, "--served-model-name")
-    if model is None or len(given) > MOST_NAMES:
+    served_names = _values(words, "--served-model-name")
+    if model is None or len(served_names) > MOST_NAMES:
         return ()
-    names = [_name(word, variables) for word in given]
+    names = [_name(word, variables) for word in served_names]
     return () if None in names else tuple(dict.fromkeys((model, *(name for name in names if name))))
 
 

@@ -41,23 +41,23 @@ def runtimes_of(
     if is_worker_of_a_set(metadata):
         return ()
     text = (metadata.get("annotations") or {}).get(labels.ENGINE_RUNTIMES)
-    asked: list[RuntimeRef] = list(of_its_role)
+    requested: list[RuntimeRef] = list(of_its_role)
     if text is not None:
         entries = read_runtimes(read_json(text))
         if isinstance(entries, str):
             return PodRejection(
                 f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
             )
-        asked += [
+        requested += [
             RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers)
             for entry in entries
             if all(entry.profile_name != its.profile_name for its in of_its_role)
         ]
     label = (metadata.get("labels") or {}).get(labels.PROFILE)
-    if label and all(ref.profile_name != label for ref in asked):
-        asked.append(RuntimeRef(label))
+    if label and all(ref.profile_name != label for ref in requested):
+        requested.append(RuntimeRef(label))
     refs: dict[str, RuntimeRef] = {}
-    for ref in asked:
+    for ref in requested:
         if not is_name(ref.profile_name):
             return PodRejection(
                 f"The pod asks for a profile {ref.profile_name[:64]!r}, which is not a valid name: correct it"

@@ -59,13 +59,13 @@ class LeaderElector:
         """Wait for the Lease; return when the request that got it was made (monotonic)."""
         logged_holder = ""
         while True:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             pause = lease_rules.LOOK_EVERY
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     wait = await self._take()
                 if wait == 0:
-                    return asked
+                    return requested_at
                 pause = min(pause, wait)
             except ConflictError:
                 pause = 0.1  # another replica wrote it meanwhile
@@ -133,13 +133,13 @@ class LeaderElector:
     async def _renewed(self) -> float:
         await asyncio.sleep(lease_rules.RENEW_EVERY)
         while True:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     if await self._take() > 0:
                         assert self._seen is not None
                         raise LeaseLostError(f"lease {self._name} was taken by {self._seen.record.holder}")
-                return asked
+                return requested_at
             except ConflictError:
                 log.info("lease %s was changed meanwhile, reading it again", self._name)
             except (ApiError, TimeoutError) as error:

@@ -161,16 +161,16 @@ class Reflector(Generic[T]):
             if error is not None and not self._ask.is_set():
                 await self._rest(error)
 
-    async def _kept_until_lost(self, asked: int) -> Exception | None:
+    async def _kept_until_lost(self, waiting: int) -> Exception | None:
         """List and watch until that fails or a listing is asked for; return the failure, and none for the latter."""
         try:
             version = await self._until_asked(self._list())
             if version is None:
                 return None
-            for done in self._asked[:asked]:
+            for done in self._asked[:waiting]:
                 if not done.done():
                     done.set_result(None)
-            del self._asked[:asked]
+            del self._asked[:waiting]
             if not version:
                 raise ApiError(0, "the list has no version to watch from")
             while version:

@@ -21,7 +21,7 @@ from typing import Protocol
 import httpx
 
 from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
-from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, given
+from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, config_of
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation
 from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
 from patio_operator.pods.engine_pod import EnginePod
@@ -37,7 +37,7 @@ from patio_protocol.errors import RejectedError, SidecarError
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
-"""Orders under way at the same time, over all pods."""
+"""Orders in progress at the same time, over all pods."""
 AT_ONCE_FOR_A_NAMESPACE = 48
 """Of these: one whose pods do not answer orders leaves room for others."""
 AT_ONCE_FOR_A_POD = 2
@@ -167,12 +167,12 @@ class Dispatcher:
             self._pool.submit(pod.namespace, pod.uid, key, partial(self._dispatch_if_wanted, order, report))
         return requeue_at
 
-    def under_way(self, pod_uid: str, name: str) -> bool:
+    def in_progress(self, pod_uid: str, name: str) -> bool:
         """Tell whether an order about an adapter is on its way to a pod, or waits to be."""
-        return self._pool.under_way((pod_uid, name))
+        return self._pool.in_progress((pod_uid, name))
 
     async def close(self) -> None:
-        """Stop what is under way and forget everything."""
+        """Stop the orders in progress and forget everything."""
         await self._pool.close()
         self._rejected.clear()
         self._taken.clear()
@@ -240,7 +240,7 @@ class Dispatcher:
         except InvalidSecretError as error:  # it has changed since it was judged, and is judged again
             log.warning("secret %s/%s cannot be used: %s", pod.namespace, secret, error)
             return False
-        await self._load_sealed(pod, client, partial(sealed, request, given(found.values), pod.uid), key)
+        await self._load_sealed(pod, client, partial(sealed, request, config_of(found.values), pod.uid), key)
         return True
 
     async def _load_sealed(

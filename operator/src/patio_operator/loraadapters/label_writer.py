@@ -40,10 +40,10 @@ class LabelWriter:
         on_end: Callable[[str], None],
         ordered: Callable[[str, str], bool],
     ) -> None:
-        """Take what is called with the namespace of each patch that is over, and who knows the orders under way.
+        """Take what is called with the namespace of each patch that is over, and who knows the orders in progress.
 
-        `ordered` tells by a pod's UID and an adapter's name whether an order about it is under way: it may take weights
-        away though no plan wants that any more, so no label is put on meanwhile.
+        `ordered` tells by a pod's UID and an adapter's name whether an order about it is in progress: it may take
+        weights away though no plan wants that any more, so no label is put on meanwhile.
         """
         self._ordered = ordered
         self._client = client
@@ -52,12 +52,12 @@ class LabelWriter:
         self._pool = KeyedTaskPool("mark", AT_ONCE, 1, rng, on_end, AT_ONCE_FOR_A_NAMESPACE)
         self._unlabelled: dict[str, dict[tuple[str, str], datetime]] = {}
         self._coming: dict[str, frozenset[str]] = {}
-        """Names that a patch under way may put on a pod, by the pod's UID."""
+        """Names that a patch in progress may put on a pod, by the pod's UID."""
 
     def unlabelled(self, namespace: str, pods: Iterable[str]) -> Mapping[tuple[str, str], datetime]:
         """Return when the label of an adapter was last taken off a pod, by the pod's UID and the adapter's name.
 
-        A label that a patch under way may put on counts as one that went just now: weights must not go before it is
+        A label that a patch in progress may put on counts as one that went just now: weights must not go before it is
         known to be there or not.
 
         Args:
@@ -82,7 +82,7 @@ class LabelWriter:
                 self._coming[uid] = mark.names - mark.pod.serving
 
     async def close(self) -> None:
-        """Stop what is under way and forget everything."""
+        """Stop the patches in progress and forget everything."""
         await self._pool.close()
         self._unlabelled.clear()
         self._coming.clear()

@@ -109,7 +109,7 @@ class AdapterReconciler:
         await asyncio.gather(self._pods.relist(), self._adapters.relist())
 
     async def end(self) -> None:
-        """Stop what is under way, and forget what is of this term."""
+        """Stop orders, patches and polls, and forget what is of this term."""
         await self._dispatcher.close()
         await self._labels.close()
         await self._watch.close()

@@ -69,8 +69,8 @@ class SecretReader:
             waiting = iter(unread)
 
             async def some() -> None:
-                for adapter, name, asked in waiting:
-                    found[adapter.metadata.name] = await self._read(adapter, name, asked)
+                for adapter, name, cache_key in waiting:
+                    found[adapter.metadata.name] = await self._read(adapter, name, cache_key)
 
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(READ_AT_ONCE, len(unread))):
@@ -107,11 +107,11 @@ class SecretReader:
         if cached is None:
             return Condition("SecretNotFound", f"Secret {name} does not exist in namespace {namespace}.")
         _, revision = cached
-        asked = f"{revision}/{adapter.metadata.generation}"
+        cache_key = f"{revision}/{adapter.metadata.generation}"
         before = self._results.get((namespace, adapter.metadata.name))
-        return before[1] if before is not None and before[0] == asked else asked
+        return before[1] if before is not None and before[0] == cache_key else cache_key
 
-    async def _read(self, adapter: LoraAdapter, name: str, asked: str) -> Credentials | Condition:
+    async def _read(self, adapter: LoraAdapter, name: str, cache_key: str) -> Credentials | Condition:
         namespace = adapter.metadata.namespace
         try:
             body = await self._client.get(SECRET, name, namespace)
@@ -121,7 +121,7 @@ class SecretReader:
             reason = "SecretForbidden" if isinstance(error, InvalidError) else "SecretNotRead"
             return Condition(reason, f"The operator cannot read Secret {name}: {error.message}")
         judged = _checked(adapter, name, body)
-        self._results[namespace, adapter.metadata.name] = asked, judged
+        self._results[namespace, adapter.metadata.name] = cache_key, judged
         return judged
 
     def forget(self, namespace: str, adapter: str) -> None:

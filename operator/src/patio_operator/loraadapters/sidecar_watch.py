@@ -187,7 +187,7 @@ class SidecarWatch:
         failures = quick = 0
         clock = asyncio.get_running_loop().time
         while True:
-            asked, pause = clock(), 0.0
+            polled_at, pause = clock(), 0.0
             try:
                 if revision is None:
                     of_namespace = asyncio.Semaphore(FIRST_AT_ONCE_OF_A_NAMESPACE)
@@ -217,7 +217,7 @@ class SidecarWatch:
                     self._set(sidecar, pod, Observation(None, problem, sidecar.seen.ever_answered, since, last))
             else:
                 failures = 0
-                quick = quick + 1 if came - asked < QUICK_SECONDS else 0
+                quick = quick + 1 if came - polled_at < QUICK_SECONDS else 0
                 revision = answer.revision
                 self._set(sidecar, pod, Observation(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:

@@ -39,9 +39,9 @@ class StatusWriter:
         wait = self._written.get(key, -WRITE_SECONDS) + WRITE_SECONDS - self._clock()
         if wait > 0:
             return wait
-        gone: dict[str, Any] = dict.fromkeys(cached.status.rest.keys() - after.keys())
+        removed: dict[str, Any] = dict.fromkeys(cached.status.rest.keys() - after.keys())
         # Of an object that was deleted and recreated, the UID would not fit.
-        patch = {"metadata": {"uid": metadata.uid}, "status": gone | after}
+        patch = {"metadata": {"uid": metadata.uid}, "status": removed | after}
         try:
             body = await self._client.merge(LORA_ADAPTER, metadata.name, metadata.namespace, patch, "status")
         except (NotFoundError, ConflictError):

@@ -101,7 +101,7 @@ def wire(
         secrets,
         SidecarWatch(on_change, client.now, rng, ask_loopback=settings.ask_loopback),
         dispatcher,
-        LabelWriter(client, pods, client.now, rng, on_change, dispatcher.under_way),
+        LabelWriter(client, pods, client.now, rng, on_change, dispatcher.in_progress),
         ServiceWriter(client, services, time.monotonic),
         StatusWriter(client, adapters, time.monotonic),
         client.now,

@@ -229,9 +229,9 @@ class ProfileReconciler:
         if plan.status == before:
             return
         name = body["metadata"]["name"]
-        gone: Object = dict.fromkeys(before.keys() - plan.status.keys())
+        removed: Object = dict.fromkeys(before.keys() - plan.status.keys())
         try:
-            await self._client.merge(PROFILE, name, None, {"status": {**gone, **plan.status}}, "status")
+            await self._client.merge(PROFILE, name, None, {"status": {**removed, **plan.status}}, "status")
         except NotFoundError:
             return
         kept.written = plan.status

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 MOST = 10_000
-"""Jobs that are under way or wait for a place. What is not begun is given again by the pass that follows when one ends.
+"""Jobs that run or wait for a place. What is not begun is given again by the pass that follows when one ends.
 """
 IN_ANY_CASE = 1_000
 """Of these, of one namespace, also when others have all the rest: their jobs may wait for peers that never answer."""
@@ -78,7 +78,7 @@ class KeyedTaskPool:
         """How many of these are of a namespace."""
         self._tasks: set[asyncio.Task[bool]] = set()
         self._running: Counter[tuple[str, str]] = Counter()
-        """Jobs under way, by group and by namespace."""
+        """Running jobs, by group and by namespace."""
         self._waiting: dict[str, dict[str, deque[_Job]]] = {}
         """By namespace and group. What waits is no task: there may be a hundred thousand. The namespaces, and the
         groups of each, have their turns in the order in which they are here."""
@@ -102,7 +102,7 @@ class KeyedTaskPool:
             self._begin_what_may()
         return True
 
-    def under_way(self, key: Hashable) -> bool:
+    def in_progress(self, key: Hashable) -> bool:
         """Tell whether a key is at work, or waits for its turn."""
         return key in self._keys
 

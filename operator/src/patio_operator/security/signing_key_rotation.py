@@ -28,8 +28,8 @@ def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[Sig
         key = new_key(now)
         instead = "" if secret is None else " in place of an unreadable one"
         return Decision(key, encode(key), message=f"signing key {key.public[:8]}… created{instead}, not endorsed")
-    asked = labels.ROTATE in (secret["metadata"].get("annotations") or {})
-    if not asked and not is_due(existing, age, now):
+    rotation_requested = labels.ROTATE in (secret["metadata"].get("annotations") or {})
+    if not rotation_requested and not is_due(existing, age, now):
         return Decision(existing)
     key = successor(existing, now)
     message = f"signing key {key.public[:8]}… created, endorsed by {existing.public[:8]}…"

@@ -47,10 +47,10 @@ async def answer(review: str) -> Answer:
 
     """
     whole = bodies.Items(review, "request", "objects")
-    given: list[tuple[Any, str]] = []
+    objects: list[tuple[Any, str]] = []
     begun = time.perf_counter()
     for body, start, end in whole.spans():
-        given.append((body, review[start:end]))
+        objects.append((body, review[start:end]))
         begun = await _pause_since(begun)
     request = whole.rest.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("desiredAPIVersion"), str):
@@ -58,7 +58,7 @@ async def answer(review: str) -> Answer:
     converted: list[str] = []
     result: dict[str, str] = {"status": "Success"}
     try:
-        for body, text in given:
+        for body, text in objects:
             if len(text) > LARGE:
                 converted.append(await asyncio.to_thread(_converted, body, text, request["desiredAPIVersion"]))
             else:

@@ -24,7 +24,7 @@ from patio_operator.webhooks.reviewing import Limits, MiB, Reply
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
-"""How long an answer under way is waited for at the end."""
+"""How long the end waits for answers in progress."""
 IDLE_SECONDS = 100.0
 """After which a connection without a request is closed. The API server closes its own after 90."""
 HANDSHAKE_SECONDS = 5.0

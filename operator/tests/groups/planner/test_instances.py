@@ -22,7 +22,10 @@ def settled(*roles: dict[str, Any]) -> GroupSimulator:
 
 
 def env(pod: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in pod["spec"]["containers"][0]["env"]}
+    return {
+        variable["name"]: variable.get("value", variable.get("valueFrom"))
+        for variable in pod["spec"]["containers"][0]["env"]
+    }
 
 
 def label(key: str) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def test_leader_is_also_reached_by_the_name_of_its_instance() -> None:
     world = settled(leader_worker(replicas=2))
     addresses = world.objects["EndpointSlice", "s-g-multi-leaders"]
     assert addresses["metadata"]["labels"]["kubernetes.io/service-name"] == "s-g-multi"
-    assert [(one["hostname"], one["addresses"]) for one in addresses["endpoints"]] == [
+    assert [(endpoint["hostname"], endpoint["addresses"]) for endpoint in addresses["endpoints"]] == [
         (f"g-multi-{index}", [world.pods()[f"g-multi-{index}-0"]["status"]["podIP"]]) for index in range(2)
     ]
 
@@ -210,7 +213,7 @@ def test_instances_below_partition_keep_revision_when_recreated() -> None:
 
 def test_rolled_profile_recreates_instances_one_by_one() -> None:
     world = settled(leader_worker(replicas=2))
-    before = {name: one["metadata"]["uid"] for name, one in world.pods().items()}
+    before = {name: pod["metadata"]["uid"] for name, pod in world.pods().items()}
     world.metadata = {"annotations": {"patio.dev/rolled-roles": '{"multi": {"patio": "n3w"}, "x": 1}'}}
     world.step()
     assert {name.rsplit("-", 1)[0] for name in world.leaving()} == {"g-multi-1"}
@@ -256,8 +259,8 @@ def test_pods_of_new_revision_are_tried_before_an_old_one_goes() -> None:
     assert world.plan().checks == ()
     world.edit(leader_worker(replicas=1, image="a:2"))
     plan = world.plan()
-    assert [one["spec"]["containers"][0]["image"] for one in plan.checks] == ["a:2", "a:2"]
-    assert not {one["metadata"]["name"] for one in plan.checks} & set(world.pods())
+    assert [check["spec"]["containers"][0]["image"] for check in plan.checks] == ["a:2", "a:2"]
+    assert not {check["metadata"]["name"] for check in plan.checks} & set(world.pods())
 
 
 def test_instance_counts_as_updated_once_ready_long_enough() -> None:
@@ -343,7 +346,7 @@ def test_restarted_container_recreates_its_whole_instance() -> None:
     assert "InstanceRecreated" in world.events
     assert (
         "Recreating all pods of instance g-multi-1: container main of pod g-multi-1-1 restarted (attempt 1)"
-        in world.told[-1]
+        in world.messages[-1]
     )
     world.settle()
     assert len(world.pods()) == 4
@@ -429,7 +432,8 @@ memories = st.dictionaries(
 @given(memories)
 def test_what_is_remembered_is_read_as_it_was_written(of: dict[str, dict[int, RestartState]]) -> None:
     kept = {
-        role: {index: one for index, one in entries.items() if one != RestartState()} for role, entries in of.items()
+        role: {index: state for index, state in entries.items() if state != RestartState()}
+        for role, entries in of.items()
     }
     assert read(write(of)) == {role: entries for role, entries in kept.items() if entries}
 
@@ -469,17 +473,21 @@ def test_removed_role_takes_its_pods_with_it() -> None:
 
 def test_pods_without_their_group_are_adopted_and_not_doubled() -> None:
     world = settled(leader_worker(replicas=2))
-    for one in world.objects.values():
-        one["metadata"]["ownerReferences"] = []
+    for body in world.objects.values():
+        body["metadata"]["ownerReferences"] = []
     plan = world.plan()
-    assert {one.name for one in plan.adopts} == set(world.pods())
+    assert {adopted.name for adopted in plan.adopts} == set(world.pods())
     assert (plan.creates, plan.tear_down, plan.deletes) == ((), (), ())
 
 
-def test_pod_of_another_owner_is_in_the_way_and_stays() -> None:
+def test_foreign_pod_of_a_members_name_blocks_it_and_stays() -> None:
     world = GroupSimulator(leader_worker())
-    theirs = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "g-multi-0-1", "namespace": "team", "uid": "x"}}
-    world.objects["Pod", "g-multi-0-1"] = theirs
+    foreign_pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "g-multi-0-1", "namespace": "team", "uid": "x"},
+    }
+    world.objects["Pod", "g-multi-0-1"] = foreign_pod
     plan = world.step()
     assert world.status["conditions"][0]["reason"] == "NameTaken"
     assert plan.requeue_at is not None
@@ -491,8 +499,8 @@ def test_group_handed_over_leaves_nothing_behind_and_says_so() -> None:
     world = settled(leader_worker(), standalone)
     world.metadata = {"annotations": {"patio.dev/hand-over": "true"}}
     owner = {"kind": "RoleBasedGroup", "name": "g", "uid": "uid-g", "controller": True}
-    theirs = {"name": "g-0-1", "namespace": "team", "uid": "x", "managedFields": [{"manager": "rbg"}]}
-    upstreams = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": theirs | {"ownerReferences": [owner]}}
+    metadata = {"name": "g-0-1", "namespace": "team", "uid": "x", "managedFields": [{"manager": "rbg"}]}
+    upstreams = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata | {"ownerReferences": [owner]}}
     world.objects["StatefulSet", "g-0-1"] = upstreams
     assert world.step().deletes == ()
     world.step()
@@ -523,16 +531,16 @@ def test_roles_whose_pods_would_have_the_same_names_are_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "words"),
+    ("role", "message"),
     [
         (leader_worker(size=0), "leaderWorkerPattern.size is 0"),
         (leader_worker("r" * 58), "shorten the name of the group or the role"),
     ],
 )
-def test_what_cannot_be_named_or_has_no_leader_is_rejected(role: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_named_or_has_no_leader_is_rejected(role: dict[str, Any], message: str) -> None:
     world = GroupSimulator(role)
     world.step()
-    assert words in world.status["conditions"][0]["message"]
+    assert message in world.status["conditions"][0]["message"]
     assert world.pods() == {}
 
 

@@ -44,30 +44,30 @@ def plan(of: RoleBasedGroup, *children: Object, profiles: tuple[str, ...] = ("pa
     return planner.plan(Snapshot(of, children, profiles, now))
 
 
-def applied(made: Plan, kind: str, name: str) -> Object:
-    found = [one for one in made.applies if (one["kind"], one["metadata"]["name"]) == (kind, name)]
-    assert len(found) == 1, [(one["kind"], one["metadata"]["name"]) for one in made.applies]
+def applied(result: Plan, kind: str, name: str) -> Object:
+    found = [body for body in result.applies if (body["kind"], body["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, [(body["kind"], body["metadata"]["name"]) for body in result.applies]
     return found[0]
 
 
-def names(made: Plan, kind: str) -> list[str]:
-    return [one["metadata"]["name"] for one in made.applies if one["kind"] == kind]
+def names(result: Plan, kind: str) -> list[str]:
+    return [body["metadata"]["name"] for body in result.applies if body["kind"] == kind]
 
 
-def status_of(made: Plan) -> Object:
-    assert made.status is not None
-    return made.status
+def status_of(result: Plan) -> Object:
+    assert result.status is not None
+    return result.status
 
 
-def ready(made: Plan) -> tuple[str, str, str]:
-    (condition,) = status_of(made)["conditions"]
+def ready(result: Plan) -> tuple[str, str, str]:
+    (condition,) = status_of(result)["conditions"]
     assert condition["type"] == "Ready"
     return condition["status"], condition["reason"], condition["message"]
 
 
-def observed(wanted: Object, *, ready: int, uid: str = "uid-g", replicas: int | None = None) -> Object:
+def observed(applied_body: Object, *, ready: int, uid: str = "uid-g", replicas: int | None = None) -> Object:
     """A StatefulSet, or what else was applied, as it is some time later."""
-    child = copy.deepcopy(wanted)
+    child = copy.deepcopy(applied_body)
     child["metadata"] |= {"uid": f"uid-{child['metadata']['name']}", "generation": 3}
     child["metadata"]["ownerReferences"][0]["uid"] = uid
     if child["kind"] == "StatefulSet":
@@ -84,8 +84,11 @@ def observed(wanted: Object, *, ready: int, uid: str = "uid-g", replicas: int | 
 def children_of(of: RoleBasedGroup, *, ready: bool) -> list[Object]:
     """Everything of a group, with all pods ready or none."""
     return [
-        observed(one, ready=one["spec"]["replicas"] if ready and one["kind"] == "StatefulSet" else 0)
-        for one in plan(of).applies
+        observed(
+            body,
+            ready=body["spec"]["replicas"] if ready and body["kind"] == "StatefulSet" else 0,
+        )
+        for body in plan(of).applies
     ]
 
 
@@ -93,9 +96,9 @@ def children_of(of: RoleBasedGroup, *, ready: bool) -> list[Object]:
 
 
 def test_role_becomes_a_stateful_set_with_a_headless_service() -> None:
-    made = plan(group(role(replicas=2, minReadySeconds=5, labels={"team": "a"}, annotations={"note": "x"})))
-    service = applied(made, "Service", "s-g-decode")
-    workload = applied(made, "StatefulSet", "g-decode")
+    result = plan(group(role(replicas=2, minReadySeconds=5, labels={"team": "a"}, annotations={"note": "x"})))
+    service = applied(result, "Service", "s-g-decode")
+    workload = applied(result, "StatefulSet", "g-decode")
     identity = {
         NEW + "group-name": "g",
         NEW + "group-uid": hashlib.sha1(b"team/g").hexdigest(),
@@ -106,10 +109,10 @@ def test_role_becomes_a_stateful_set_with_a_headless_service() -> None:
     assert workload["spec"]["serviceName"] == "s-g-decode"
     assert workload["spec"]["podManagementPolicy"] == "Parallel"
     assert (workload["spec"]["replicas"], workload["spec"]["minReadySeconds"]) == (2, 5)
-    for one in (service, workload):
-        assert one["metadata"]["labels"] == {"team": "a", **identity}
-        assert one["metadata"]["annotations"] == {"note": "x", NEW + "role-size": "2"}
-        assert one["metadata"]["ownerReferences"] == [
+    for body in (service, workload):
+        assert body["metadata"]["labels"] == {"team": "a", **identity}
+        assert body["metadata"]["annotations"] == {"note": "x", NEW + "role-size": "2"}
+        assert body["metadata"]["ownerReferences"] == [
             {
                 "apiVersion": "workloads.x-k8s.io/v1alpha2",
                 "kind": "RoleBasedGroup",
@@ -152,7 +155,7 @@ def test_containers_have_identity_variables_before_their_own() -> None:
         "initContainers": [{"name": "once"}, {"name": "always", "restartPolicy": "Always"}],
     }
     pod = applied(plan(group(role(spec=spec))), "StatefulSet", "g-decode")["spec"]["template"]["spec"]
-    variables = [one["name"] for one in pod["containers"][0]["env"]]
+    variables = [variable["name"] for variable in pod["containers"][0]["env"]]
     assert variables == [
         "RBG_COMPONENT_INDEX",
         "RBG_COMPONENT_NAME",
@@ -181,8 +184,8 @@ def test_topology_is_a_file_in_every_container() -> None:
         role("router", replicas=1),
         role("prefill", replicas=2, servicePorts=[{"name": "HTTP-api", "port": 8000}, {"port": 9000}]),
     )
-    made = plan(of)
-    assert yaml.safe_load(applied(made, "ConfigMap", "g")["data"]["config.yaml"]) == {
+    result = plan(of)
+    assert yaml.safe_load(applied(result, "ConfigMap", "g")["data"]["config.yaml"]) == {
         "group": {"name": "g", "roles": ["router", "prefill"], "size": 2},
         "roles": {
             "router": {"instances": [{"address": "g-router-0.s-g-router"}], "size": 1},
@@ -195,7 +198,7 @@ def test_topology_is_a_file_in_every_container() -> None:
             },
         },
     }
-    pod = applied(made, "StatefulSet", "g-router")["spec"]["template"]["spec"]
+    pod = applied(result, "StatefulSet", "g-router")["spec"]["template"]["spec"]
     assert pod["containers"][0]["volumeMounts"] == [
         {"name": "rbg-cluster-config", "mountPath": "/etc/rbg", "readOnly": True}
     ]
@@ -227,9 +230,9 @@ def test_shared_template_is_used_with_and_without_a_patch() -> None:
         },
         roleTemplates=[shared],
     )
-    made = plan(of)
-    (plain,) = applied(made, "StatefulSet", "g-plain")["spec"]["template"]["spec"]["containers"]
-    (patched,) = applied(made, "StatefulSet", "g-patched")["spec"]["template"]["spec"]["containers"]
+    result = plan(of)
+    (plain,) = applied(result, "StatefulSet", "g-plain")["spec"]["template"]["spec"]["containers"]
+    (patched,) = applied(result, "StatefulSet", "g-patched")["spec"]["template"]["spec"]["containers"]
     assert (plain["image"], patched["image"], patched["ports"]) == ("a", "a", [{"containerPort": 80}])
 
 
@@ -240,7 +243,7 @@ def test_template_asks_for_profiles_and_does_not_contain_them() -> None:
     assert template["metadata"]["annotations"] == {
         "patio.dev/engine-runtimes": '[{"containers":[{"args":["-x"],"name":"patio"}],"profileName":"patio"}]'
     }
-    assert [one["name"] for one in template["spec"]["containers"]] == ["main"]
+    assert [container["name"] for container in template["spec"]["containers"]] == ["main"]
 
 
 def test_same_group_gives_the_same_objects() -> None:
@@ -277,8 +280,8 @@ def test_role_waits_for_those_it_depends_on() -> None:
     assert ready(first) == ("False", "RoleNotReady", "Not all roles are ready: router 0/1; decode waits for router")
     unready = observed(applied(first, "StatefulSet", "g-router"), ready=0)
     assert names(plan(of, unready), "StatefulSet") == ["g-router"]
-    there = observed(applied(first, "StatefulSet", "g-router"), ready=1)
-    assert names(plan(of, there), "StatefulSet") == ["g-router", "g-decode"]
+    router = observed(applied(first, "StatefulSet", "g-router"), ready=1)
+    assert names(plan(of, router), "StatefulSet") == ["g-router", "g-decode"]
 
 
 def test_existing_role_is_updated_whatever_its_dependencies_do() -> None:
@@ -301,10 +304,10 @@ def test_impossible_dependencies_are_reported_and_create_nothing(
     dependencies: dict[str, list[str]], message: str
 ) -> None:
     of = group(*(role(name, dependencies=dependencies.get(name, [])) for name in "abc"))
-    made = plan(of)
-    status, reason, said = ready(made)
-    assert (status, reason, made.applies) == ("False", "InvalidDependency", ())
-    assert message in said
+    result = plan(of)
+    status, reason, text = ready(result)
+    assert (status, reason, result.applies) == ("False", "InvalidDependency", ())
+    assert message in text
 
 
 # --- what is refused
@@ -330,14 +333,14 @@ UNSUPPORTED = [
 
 @pytest.mark.parametrize(("refused", "field"), UNSUPPORTED)
 def test_unsupported_field_is_named_with_remedy_nothing_is_made(refused: Object, field: str) -> None:
-    made = plan(group(role("fine"), refused))
-    status, reason, message = ready(made)
+    result = plan(group(role("fine"), refused))
+    status, reason, message = ready(result)
     assert (status, reason) == ("False", "Unsupported")
     assert field in message
     assert f"role {refused['name']!r}" in message
     assert any(remedy in message for remedy in ("use standalonePattern", "remove it", "shorten"))
-    assert (made.applies, made.deletes) == ((), ())
-    assert [event.reason for event in made.events] == ["Unsupported"]
+    assert (result.applies, result.deletes) == ((), ())
+    assert [event.reason for event in result.events] == ["Unsupported"]
 
 
 @pytest.mark.parametrize(
@@ -349,10 +352,10 @@ def test_unsupported_field_is_named_with_remedy_nothing_is_made(refused: Object,
     ],
 )
 def test_unsupported_annotations_of_a_group_are_rejected(key: str, field: str) -> None:
-    made = plan(group(annotations={key: "true"}))
-    assert ready(made)[1] == "Unsupported"
-    assert field in ready(made)[2]
-    assert made.applies == ()
+    result = plan(group(annotations={key: "true"}))
+    assert ready(result)[1] == "Unsupported"
+    assert field in ready(result)[2]
+    assert result.applies == ()
 
 
 @pytest.mark.parametrize(
@@ -366,48 +369,48 @@ def test_unsupported_annotations_of_a_group_are_rejected(key: str, field: str) -
     ],
 )
 def test_impossible_group_is_reported_and_creates_nothing(invalid: Object, reason: str, message: str) -> None:
-    made = plan(group(invalid))
-    assert ready(made)[1] == reason
-    assert message in ready(made)[2]
-    assert made.applies == ()
+    result = plan(group(invalid))
+    assert ready(result)[1] == reason
+    assert message in ready(result)[2]
+    assert result.applies == ()
 
 
 def test_patch_that_cannot_be_applied_says_where() -> None:
     pattern = {"templateRef": {"name": "base", "patch": {"spec": {"containers": [{"image": "x"}]}}}}
     shared = {"name": "base", "template": {"spec": {"containers": [{"name": "a"}]}}}
-    made = plan(group({"name": "r", "standalonePattern": pattern}, roleTemplates=[shared]))
-    assert "role 'r': standalonePattern.templateRef.patch.spec.containers: an element has no name" in ready(made)[2]
+    result = plan(group({"name": "r", "standalonePattern": pattern}, roleTemplates=[shared]))
+    assert "role 'r': standalonePattern.templateRef.patch.spec.containers: an element has no name" in ready(result)[2]
 
 
 def test_group_that_becomes_unsupported_keeps_what_it_has() -> None:
     before = group(role("a"))
     children = children_of(before, ready=True)
-    made = plan(group(role("a"), annotations={NEW + "group-gang-scheduling": "true"}), *children)
-    assert (made.applies, made.deletes) == ((), ())
-    assert status_of(made)["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
+    result = plan(group(role("a"), annotations={NEW + "group-gang-scheduling": "true"}), *children)
+    assert (result.applies, result.deletes) == ((), ())
+    assert status_of(result)["roleStatuses"] == [{"name": "a", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}]
 
 
 def test_object_of_another_owner_is_not_taken_over() -> None:
     foreign = observed(applied(plan(group()), "StatefulSet", "g-decode"), ready=1, uid="somebody")
-    made = plan(group(), foreign)
-    assert ready(made)[1] == "NameTaken"
-    assert "StatefulSet 'g-decode'" in ready(made)[2]
-    assert made.applies == ()
+    result = plan(group(), foreign)
+    assert ready(result)[1] == "NameTaken"
+    assert "StatefulSet 'g-decode'" in ready(result)[2]
+    assert result.applies == ()
 
 
 def test_missing_profile_is_reported_and_only_its_role_waits() -> None:
     of = group(role("a", engineRuntimes=[{"profileName": "nobody"}]), role("b"))
-    made = plan(of)
-    assert ready(made)[1] == "ProfileNotFound"
-    assert "role 'a' asks for ClusterEngineRuntimeProfile 'nobody'" in ready(made)[2]
-    assert names(made, "StatefulSet") == ["g-b"]
+    result = plan(of)
+    assert ready(result)[1] == "ProfileNotFound"
+    assert "role 'a' asks for ClusterEngineRuntimeProfile 'nobody'" in ready(result)[2]
+    assert names(result, "StatefulSet") == ["g-b"]
     assert names(plan(of, profiles=("nobody",)), "StatefulSet") == ["g-a", "g-b"]
 
 
 def test_running_role_keeps_running_when_its_profile_goes() -> None:
     of = group(role("a", engineRuntimes=[{"profileName": "patio"}]))
-    made = plan(of, *children_of(of, ready=True), profiles=())
-    assert (names(made, "StatefulSet"), made.deletes) == ([], ())
+    result = plan(of, *children_of(of, ready=True), profiles=())
+    assert (names(result, "StatefulSet"), result.deletes) == ([], ())
 
 
 # --- removed roles
@@ -415,8 +418,8 @@ def test_running_role_keeps_running_when_its_profile_goes() -> None:
 
 def test_what_is_left_of_a_removed_role_is_deleted() -> None:
     before = group(role("a"), role("b"))
-    made = plan(group(role("a")), *children_of(before, ready=True))
-    assert [(one.kind, one.name, one.uid) for one in made.deletes] == [
+    result = plan(group(role("a")), *children_of(before, ready=True))
+    assert [(deleted.kind, deleted.name, deleted.uid) for deleted in result.deletes] == [
         ("Service", "s-g-b", "uid-s-g-b"),
         ("StatefulSet", "g-b", "uid-g-b"),
     ]
@@ -436,13 +439,13 @@ def test_only_what_this_group_controls_is_deleted() -> None:
 def test_group_is_ready_when_all_its_instances_are() -> None:
     of = group(role("a", replicas=2), role("b"))
     assert ready(plan(of, *children_of(of, ready=False)))[2] == "Not all roles are ready: a 0/2; b 0/1"
-    made = plan(of, *children_of(of, ready=True))
-    assert ready(made) == ("True", "AllRolesReady", "All roles are ready")
-    assert status_of(made)["roleStatuses"] == [
+    result = plan(of, *children_of(of, ready=True))
+    assert ready(result) == ("True", "AllRolesReady", "All roles are ready")
+    assert status_of(result)["roleStatuses"] == [
         {"name": "a", "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2},
         {"name": "b", "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1},
     ]
-    assert status_of(made)["observedGeneration"] == 1
+    assert status_of(result)["observedGeneration"] == 1
 
 
 def test_role_with_too_many_or_too_few_instances_is_not_ready() -> None:
@@ -464,20 +467,20 @@ def test_counts_of_an_older_generation_are_ignored() -> None:
     )
     stale = observed(applied(plan(of), "StatefulSet", "g-a"), ready=1)
     stale["metadata"]["generation"] = 4
-    made = plan(of, stale)
-    assert ready(made)[0] == "False"
-    assert status_of(made)["roleStatuses"][0]["readyReplicas"] == 0
+    result = plan(of, stale)
+    assert ready(result)[0] == "False"
+    assert status_of(result)["roleStatuses"][0]["readyReplicas"] == 0
 
 
 def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
     of = group(role("a", replicas=0), role("b", dependencies=["a"]))
     assert names(plan(of), "StatefulSet") == ["g-a"]
-    there = observed(applied(plan(of), "StatefulSet", "g-a"), ready=0)
-    assert names(plan(of, there), "StatefulSet") == ["g-a", "g-b"]
+    workload = observed(applied(plan(of), "StatefulSet", "g-a"), ready=0)
+    assert names(plan(of, workload), "StatefulSet") == ["g-a", "g-b"]
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         (
             {
@@ -495,11 +498,11 @@ def test_role_of_no_replicas_is_ready_once_it_exists() -> None:
         ({}, "a 0/1"),
     ],
 )
-def test_what_keeps_a_pod_from_running_is_reported(status: Object, said: str) -> None:
+def test_what_keeps_a_pod_from_running_is_reported(status: Object, message: str) -> None:
     of = group(role("a"))
     metadata = {"name": "g-a-0", "namespace": "team", "uid": "p", "labels": {NEW + "role-name": "a"}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
-    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {said}"
+    assert ready(plan(of, *children_of(of, ready=False), pod))[2] == f"Not all roles are ready: {message}"
 
 
 def test_time_of_the_condition_moves_only_with_its_status() -> None:
@@ -540,17 +543,17 @@ def test_rejection_is_an_event_once() -> None:
     assert plan(group(refused, status=first.status)).events == ()
 
 
-def test_what_is_realised_otherwise_than_asked_is_reported_once() -> None:
-    asked = role(
+def test_what_differs_from_the_spec_is_reported_once() -> None:
+    unsupported_role = role(
         "a",
         scalingAdapter={"enable": True},
         podManagementPolicy="OrderedReady",
         annotations={NEW + "role-instance-pattern": "Stateless", NEW + "role-workload-type": "apps/v1/Deployment"},
         rolloutStrategy={"rollingUpdate": {"type": "InPlaceIfPossible", "maxSurge": 1}},
     )
-    first = plan(group(asked))
-    said = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
+    first = plan(group(unsupported_role))
+    message = " ".join(event.message for event in first.events if event.reason == "DiffersFromSpec")
     for word in ("Deployment", "scalingAdapter", "OrderedReady", "Stateless", "InPlaceIfPossible", "maxSurge"):
-        assert word in said
-    again = plan(group(asked, status=first.status), *children_of(group(asked), ready=True))
+        assert word in message
+    again = plan(group(unsupported_role, status=first.status), *children_of(group(unsupported_role), ready=True))
     assert all(event.reason != "DiffersFromSpec" for event in again.events)

@@ -41,7 +41,7 @@ def stateful_set(**rolling: Any) -> Object:
 
 def faster(of: Role, pods: list[Object], workload: Object | None = None) -> list[int]:
     found = rolling_updates.faster(of, workload or stateful_set(), pods)
-    return [int(one["metadata"]["name"].rsplit("-", 1)[1]) for one in found]
+    return [int(pod["metadata"]["name"].rsplit("-", 1)[1]) for pod in found]
 
 
 def test_pods_beside_the_one_kubernetes_replaces_go_from_the_top() -> None:
@@ -77,14 +77,14 @@ def kubernetes(pods: dict[int, Object], replicas: int, partition: int) -> None:
             pods[index] = pod(index, "new" if index >= partition else "old", ready=False)
             del pods[index]["status"]
     for index in range(replicas - 1, partition - 1, -1):
-        one = pods[index]
+        current = pods[index]
         if (
-            one["metadata"]["labels"]["controller-revision-hash"] != "new"
-            and "deletionTimestamp" not in one["metadata"]
+            current["metadata"]["labels"]["controller-revision-hash"] != "new"
+            and "deletionTimestamp" not in current["metadata"]
         ):
-            one["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
+            current["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
             return
-        if not rolling_updates.is_ready(one):
+        if not rolling_updates.is_ready(current):
             return
 
 
@@ -104,13 +104,13 @@ def test_both_together_stay_within_max_unavailable_and_finish(
         if we_look:
             for index in faster(of, list(pods.values())):
                 pods[index]["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
-        assert sum(rolling_updates.is_ready(one) for one in pods.values()) >= replicas - allowed
+        assert sum(rolling_updates.is_ready(pod) for pod in pods.values()) >= replicas - allowed
         if pods_end:
-            pods = {index: one for index, one in pods.items() if "deletionTimestamp" not in one["metadata"]}
+            pods = {index: pod for index, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
         if pods_get_ready:
-            for index, one in pods.items():
-                if "deletionTimestamp" not in one["metadata"]:
-                    pods[index] = pod(index, one["metadata"]["labels"]["controller-revision-hash"])
+            for index, current in pods.items():
+                if "deletionTimestamp" not in current["metadata"]:
+                    pods[index] = pod(index, current["metadata"]["labels"]["controller-revision-hash"])
     kubernetes(pods, replicas, partition)
     assert [pods[index]["metadata"]["labels"]["controller-revision-hash"] for index in range(replicas)] == [
         "old" if index < partition else "new" for index in range(replicas)

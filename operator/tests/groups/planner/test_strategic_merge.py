@@ -77,12 +77,12 @@ def test_inputs_are_left_alone(template: dict[str, Any], patch: dict[str, Any]) 
 def test_untouched_containers_stay_as_they_are_and_in_order(template: dict[str, Any], patch: dict[str, Any]) -> None:
     patched = {container["name"] for container in patch["spec"]["containers"]}
     merged = merge(template, patch)["spec"]["containers"]
-    untouched = [one for one in template["spec"]["containers"] if one["name"] not in patched]
-    assert [one for one in merged if one["name"] not in patched] == untouched
+    untouched = [container for container in template["spec"]["containers"] if container["name"] not in patched]
+    assert [container for container in merged if container["name"] not in patched] == untouched
 
 
 @given(templates, templates)
 def test_every_container_of_either_side_is_there_once(template: dict[str, Any], patch: dict[str, Any]) -> None:
     merged = [container["name"] for container in merge(template, patch)["spec"]["containers"]]
-    both = {one["name"] for side in (template, patch) for one in side["spec"]["containers"]}
+    both = {container["name"] for side in (template, patch) for container in side["spec"]["containers"]}
     assert sorted(merged) == sorted(both)

@@ -36,5 +36,5 @@ def made_of(group: dict[str, Any]) -> dict[str, Any]:
 
 def test_pod_templates_of_groups_are_as_recorded() -> None:
     recorded = yaml.safe_load(RECORDED.read_text())
-    for one in recorded:
-        assert made_of(one["group"]) == one["made"], WHY
+    for document in recorded:
+        assert made_of(document["group"]) == document["made"], WHY

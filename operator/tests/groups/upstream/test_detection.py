@@ -55,13 +55,13 @@ def test_what_is_left_of_a_controller_is_no_sign(seen: Evidence) -> None:
     assert signs(seen, NOW) == ()
 
 
-def test_upstream_counts_as_there_at_once_and_as_gone_only_later() -> None:
+def test_upstream_counts_as_present_at_once_and_absent_later() -> None:
     managing = detect(None, (), 0.0)
     assert not managing.observing
-    there = detect(managing, ("Deployment a/b",), 5.0)
-    assert there.observing
-    assert "Deployment a/b" in there.reason
-    missing = detect(there, (), 10.0)
+    present = detect(managing, ("Deployment a/b",), 5.0)
+    assert present.observing
+    assert "Deployment a/b" in present.reason
+    missing = detect(present, (), 10.0)
     assert missing.observing
     assert detect(missing, (), 10.0 + ABSENT_SECONDS - 1).observing
     assert not detect(missing, (), 10.0 + ABSENT_SECONDS).observing

@@ -26,14 +26,14 @@ def select(**labels: str) -> dict[str, Any]:
     return {"selector": {"matchLabels": labels}}
 
 
-def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | None:
-    others = rivals(one, [one, other])
-    conflict = declared_conflict(one, others) or conflict_on_a_pod(one, others, pods)
+def meet(newer: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | None:
+    others = rivals(newer, [newer, other])
+    conflict = declared_conflict(newer, others) or conflict_on_a_pod(newer, others, pods)
     return conflict and conflict.message
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "why"),
+    ("own", "other", "why"),
     [
         (select(app="a"), select(app="a"), "both select the same pods"),
         (
@@ -54,16 +54,18 @@ def meet(one: LoraAdapter, other: LoraAdapter, *pods: SelectablePod) -> str | No
         (select(app="a") | {"replicas": 1}, select(app="a"), "both select the same pods"),
     ],
 )
-def test_certain_conflict_is_rejected_and_both_are_named(mine: Any, theirs: Any, why: str) -> None:
-    said = meet(of("new", **mine), of("old", **theirs))
-    assert said is not None
-    assert why in said
-    assert said.startswith("LoraAdapter 'new' and LoraAdapter 'old' would both serve the name 'sql' on the same pods")
-    assert "another spec.adapterName" in said
+def test_certain_conflict_is_rejected_and_both_are_named(own: Any, other: Any, why: str) -> None:
+    message = meet(of("new", **own), of("old", **other))
+    assert message is not None
+    assert why in message
+    assert message.startswith(
+        "LoraAdapter 'new' and LoraAdapter 'old' would both serve the name 'sql' on the same pods"
+    )
+    assert "another spec.adapterName" in message
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs"),
+    ("own", "other"),
     [
         (select(app="a"), select(app="b")),
         (select(app="a"), select(tier="b")),
@@ -75,22 +77,22 @@ def test_certain_conflict_is_rejected_and_both_are_named(mine: Any, theirs: Any,
         (select(app="a") | {"baseModel": "m"}, select(app="a", tier="b")),
     ],
 )
-def test_what_may_never_meet_is_let_through(mine: Any, theirs: Any) -> None:
-    assert meet(of("new", **mine), of("old", **theirs)) is None
+def test_what_may_never_meet_is_let_through(own: Any, other: Any) -> None:
+    assert meet(of("new", **own), of("old", **other)) is None
 
 
 def test_pod_that_both_select_is_named() -> None:
     pods = [SelectablePod("b", {"app": "a", "tier": "b"}, None), SelectablePod("a", {"app": "a"}, None)]
-    said = meet(of("new", **select(app="a")), of("old", **select(tier="b")), *pods)
-    assert said is not None
-    assert "both select pod 'b'" in said
+    message = meet(of("new", **select(app="a")), of("old", **select(tier="b")), *pods)
+    assert message is not None
+    assert "both select pod 'b'" in message
 
 
 @pytest.mark.parametrize(("model", "clashes"), [("m", True), ("n", False), (None, False)])
 def test_pod_of_another_base_model_is_nobodys(model: str | None, clashes: bool) -> None:
     pod = SelectablePod("b", {"app": "a", "tier": "b"}, model)
-    said = meet(of("new", **select(app="a"), baseModel="m"), of("old", **select(tier="b")), pod)
-    assert (said is not None) is clashes
+    message = meet(of("new", **select(app="a"), baseModel="m"), of("old", **select(tier="b")), pod)
+    assert (message is not None) is clashes
 
 
 def test_adapter_is_no_rival_of_itself() -> None:
@@ -102,12 +104,12 @@ KEYS = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), min_size=1
 
 @given(KEYS, KEYS, st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=3))
 def test_selections_conflict_if_nested_or_sharing_a_pod(
-    mine: dict[str, str], theirs: dict[str, str], labels: dict[str, str]
+    own: dict[str, str], other: dict[str, str], labels: dict[str, str]
 ) -> None:
-    new, old = of("new", **select(**mine)), of("old", **select(**theirs))
-    one_holds_the_other = mine.items() <= theirs.items() or theirs.items() <= mine.items()
+    new, old = of("new", **select(**own)), of("old", **select(**other))
+    one_holds_the_other = own.items() <= other.items() or other.items() <= own.items()
     assert (declared_conflict(new, [old]) is not None) is one_holds_the_other
-    in_both = (mine.items() | theirs.items()) <= labels.items()
+    in_both = (own.items() | other.items()) <= labels.items()
     assert (conflict_on_a_pod(new, [old], [SelectablePod("pod", labels, None)]) is not None) is in_both
 
 
@@ -134,18 +136,18 @@ def test_credentials_are_announced_and_never_given() -> None:
     assert not public.expects_credentials
 
 
-@pytest.mark.parametrize(("served", "given"), [((), 0), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
-def test_guarded_adapter_goes_to_pods_known_to_serve_its_model(served: tuple[str, ...], given: int) -> None:
-    assert len(initial_adapters([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == given
+@pytest.mark.parametrize(("served", "admitted"), [((), 0), (("qwen",), 1), (("a", "qwen"), 1), (("llama",), 0)])
+def test_guarded_adapter_goes_to_pods_known_to_serve_its_model(served: tuple[str, ...], admitted: int) -> None:
+    assert len(initial_adapters([of("sql", baseModel="qwen")], {"app": "vllm"}, served, None)) == admitted
 
 
 @pytest.mark.parametrize(
-    ("room", "given"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
+    ("room", "admitted"), [(None, ["pinned", "old", "new"]), (2, ["pinned", "old"]), (1, ["pinned"]), (0, [])]
 )
-def test_pod_gets_what_its_engine_has_capacity_for(room: int | None, given: list[str]) -> None:
+def test_pod_gets_what_its_engine_has_capacity_for(room: int | None, admitted: list[str]) -> None:
     old = of("old", adapter_name="old", metadata={"creationTimestamp": "2026-11-20T10:00:00Z"})
     adapters = [of("new", adapter_name="new"), of("pinned", adapter_name="pinned", pinned=True), old]
-    assert [one.lora_name for one in initial_adapters(adapters, {"app": "vllm"}, (), room)] == given
+    assert [request.lora_name for request in initial_adapters(adapters, {"app": "vllm"}, (), room)] == admitted
 
 
 def test_one_name_for_two_base_models_is_each_ones_own() -> None:
@@ -158,6 +160,6 @@ def test_one_name_for_two_base_models_is_each_ones_own() -> None:
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_order_of_adapters_does_not_matter(order: list[str]) -> None:
     adapters = [of(name, adapter_name="x" if name in "ab" else name) for name in order]
-    chosen = {one.owner for one in initial_adapters(adapters, {"app": "vllm"}, (), None)}
-    assert chosen == {one.owner for one in for_pod(adapters, {"app": "vllm"}).values()}
+    chosen = {request.owner for request in initial_adapters(adapters, {"app": "vllm"}, (), None)}
+    assert chosen == {request.owner for request in for_pod(adapters, {"app": "vllm"}).values()}
     assert len(chosen) == 3

@@ -27,25 +27,25 @@ def adapter(**source: Any) -> LoraAdapter:
 
 
 def planned(found: Credentials | Condition | None, *reports: AdapterReport, of: LoraAdapter | None = None) -> Plan:
-    given = {} if found is None else {"sql": found}
+    credentials = {} if found is None else {"sql": found}
     return plan(
         Snapshot(
             [pod(serving=["sql"] if reports else [])],
             {"uid-pod-0": seen(*reports)},
             [of or adapter()],
             NOW,
-            credentials=given,
+            credentials=credentials,
         )
     )
 
 
 def orders(decided: Plan) -> list[Load]:
-    return [one for one in decided.actions if isinstance(one, Load)]
+    return [action for action in decided.actions if isinstance(action, Load)]
 
 
 def reported(state: AdapterState, reason: str = "", credentials: str | None = None) -> AdapterReport:
-    one = report(load_request(adapter()), state, reason=reason)
-    return one.model_copy(update={"credentials_revision": credentials})
+    current = report(load_request(adapter()), state, reason=reason)
+    return current.model_copy(update={"credentials_revision": credentials})
 
 
 def test_order_names_its_secret_and_has_none_of_its_values() -> None:
@@ -75,7 +75,7 @@ KEYS = {"ACCESS_KEY": "key", "SECRET_KEY": "s3cr3t"}
 
 
 @pytest.mark.parametrize(
-    ("source", "values", "where"),
+    ("source", "values", "field"),
     [
         ({"endpoint": "http://minio:9000"}, {}, "source.endpoint"),
         ({"endpoint": None}, {"ENDPOINT": " HTTP://minio:9000 "}, "ENDPOINT of Secret keys"),
@@ -83,12 +83,12 @@ KEYS = {"ACCESS_KEY": "key", "SECRET_KEY": "s3cr3t"}
     ],
 )
 def test_stored_endpoint_without_tls_is_sent_no_credentials(
-    source: dict[str, Any], values: dict[str, str], where: str
+    source: dict[str, Any], values: dict[str, str], field: str
 ) -> None:
     of = adapter(**source)
     found = judge(of, KEYS | values, "7")
     assert isinstance(found, Condition)
-    assert where in found.message
+    assert field in found.message
     decided = planned(found, of=of)
     assert orders(decided) == []
     (ready, _, degraded) = status(of, decided.placements["sql"], recorded({}), NOW)["conditions"]
@@ -109,13 +109,13 @@ def test_secret_that_was_not_read_yet_is_nobodys_fault() -> None:
     for decided in (planned(None), planned(None, pending)):
         conditions = status(adapter(), decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert conditions[0]["reason"] == "SecretNotRead"
-        assert [one["status"] for one in conditions] == ["False", "False", "False"]
+        assert [condition["status"] for condition in conditions] == ["False", "False", "False"]
 
 
 def test_what_is_loaded_stays_loaded_though_the_secret_is_gone() -> None:
     decided = planned(NOT_FOUND, reported(AdapterState.LOADED, credentials="7"))
     assert decided.actions == ()
-    assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.LOADED]
+    assert [instance.state for instance in decided.placements["sql"].instances] == [InstanceState.LOADED]
 
 
 def test_sidecar_that_waits_for_credentials_gets_them() -> None:
@@ -146,8 +146,8 @@ def test_what_is_fetched_ahead_gets_changed_credentials_as_well() -> None:
             revision=source_revision(of), state=state, reason="x", credentials_revision=credentials
         )
         old = reported(AdapterState.LOADED, credentials="7").model_copy(update={"prepared": prepared})
-        told = [order.request.prepare for order in orders(planned(Credentials("8"), old, of=of))]
-        assert (True in told) == again
+        prepare_flags = [order.request.prepare for order in orders(planned(Credentials("8"), old, of=of))]
+        assert (True in prepare_flags) == again
 
 
 def test_values_are_put_in_just_before_an_order_is_sent() -> None:
@@ -163,7 +163,7 @@ def test_values_are_put_in_just_before_an_order_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "values", "words"),
+    ("uri", "values", "message"),
     [
         ("s3://bucket/x", {"ACCESS_KEY": "a", "SECRET_KEY": "b"}, None),
         ("s3://bucket/x", {"ACCESS_KEY": "a"}, "only one of ACCESS_KEY and SECRET_KEY"),
@@ -172,21 +172,21 @@ def test_values_are_put_in_just_before_an_order_is_sent() -> None:
         ("org/repo", {"HF_AUTH_TOKEN": " "}, "no HF_AUTH_TOKEN"),
     ],
 )
-def test_secret_must_have_what_its_source_needs(uri: str, values: dict[str, str], words: str | None) -> None:
+def test_secret_must_have_what_its_source_needs(uri: str, values: dict[str, str], message: str | None) -> None:
     source = {"uri": uri, "secretRef": {"name": "keys"}}
     found = judge(lora_adapter(source=source), values, "7")
-    if words is None:
+    if message is None:
         assert found == Credentials("7")
     else:
         assert isinstance(found, Condition)
         assert found.reason == "SecretIncomplete"
-        assert words in found.message
+        assert message in found.message
 
 
 UNPROVEN = Rejection("Recreate the pod.", True, NOW + timedelta(seconds=9), "SidecarUnproven")
 
 
-def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
+def order_key(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
     """The order for a pod, as a plan without refusals has it."""
     decided = plan(
         Snapshot(
@@ -200,7 +200,7 @@ def asked_for(of: LoraAdapter, number: int = 0) -> tuple[str, Order]:
 @pytest.mark.parametrize("reason", ["SidecarUnproven", "TokenReviewForbidden", "TokenNotReviewed"])
 def test_sidecar_that_proved_nothing_is_reported_with_the_remedy(reason: str) -> None:
     of = adapter()
-    rejections = {asked_for(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
+    rejections = {order_key(of): Rejection("Recreate the pod.", True, UNPROVEN.until, reason)}
     decided = plan(
         Snapshot(
             [pod()], {"uid-pod-0": seen()}, [of], NOW, credentials={"sql": Credentials("7")}, rejections=rejections
@@ -213,17 +213,22 @@ def test_sidecar_that_proved_nothing_is_reported_with_the_remedy(reason: str) ->
     assert (ready["status"], ready["reason"], progressing["status"]) == ("False", reason, "False")
     assert (degraded["status"], degraded["reason"]) == ("True", reason)
     assert "Recreate the pod." in ready["message"]
-    assert [one["state"] for one in shown["instances"]] == ["Pending"]
+    assert [instance["state"] for instance in shown["instances"]] == ["Pending"]
 
 
 def test_admitted_pod_tells_why_credentials_do_not_come() -> None:
     of = adapter()
     waiting = reported(AdapterState.PENDING, "CredentialsMissing")
     (order,) = orders(planned(Credentials("7"), waiting))
-    given, rejections = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
+    credentials, rejections = {"sql": Credentials("7")}, {("uid-pod-0", order.request): UNPROVEN}
     decided = plan(
         Snapshot(
-            [pod(serving=["sql"])], {"uid-pod-0": seen(waiting)}, [of], NOW, credentials=given, rejections=rejections
+            [pod(serving=["sql"])],
+            {"uid-pod-0": seen(waiting)},
+            [of],
+            NOW,
+            credentials=credentials,
+            rejections=rejections,
         )
     )
     assert orders(decided) == []
@@ -233,16 +238,16 @@ def test_admitted_pod_tells_why_credentials_do_not_come() -> None:
 
 def test_other_pods_are_chosen_in_place_of_unproven_ones() -> None:
     of = lora_adapter(source=SOURCE, replicas=1)
-    rejections = {asked_for(of, number): UNPROVEN for number in range(6)}
+    rejections = {order_key(of, number): UNPROVEN for number in range(6)}
     pods = [pod(f"pod-{number}") for number in range(7)]
     views = {f"uid-pod-{number}": seen() for number in range(7)}
     decided = plan(Snapshot(pods, views, [of], NOW, credentials={"sql": Credentials("7")}, rejections=rejections))
-    assert [one.pod.name for one in orders(decided)] == ["pod-6"], "none of them counts as a try"
+    assert [order.pod.name for order in orders(decided)] == ["pod-6"], "none of them counts as a try"
 
 
 def test_region_and_addressing_reach_the_sidecar() -> None:
-    said = {"region": "eu-west-1", "addressingStyle": "virtual", "allowPlainHTTP": True}
-    request = load_request(lora_adapter(source={"uri": "s3://bucket/sql", **said}))
+    config = {"region": "eu-west-1", "addressingStyle": "virtual", "allowPlainHTTP": True}
+    request = load_request(lora_adapter(source={"uri": "s3://bucket/sql", **config}))
     options = {"region": "eu-west-1", "addressing_style": "virtual", "allow_plain_http": "true"}
     assert read_config(request.config) == options
 

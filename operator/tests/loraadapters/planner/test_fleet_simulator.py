@@ -37,8 +37,8 @@ class Event:
         return f"{self.what.__name__}{self.args}"
 
 
-def happening(what: Callable[..., None], *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    return st.builds(Event, st.just(what), st.tuples(*args))
+def happening(change: Callable[..., None], *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
+    return st.builds(Event, st.just(change), st.tuples(*args))
 
 
 def sidecar(room: int | None) -> Sidecar:
@@ -68,8 +68,8 @@ def crash(world: FleetSimulator, name: str) -> None:
 
 
 def revive(world: FleetSimulator) -> None:
-    for one in world.sidecars.values():
-        one.alive = one.engine_ready = True
+    for sidecar in world.sidecars.values():
+        sidecar.alive = sidecar.engine_ready = True
 
 
 def declare(world: FleetSimulator, name: str, uri: str, replicas: int | None, pinned: bool, most: int) -> None:
@@ -123,8 +123,8 @@ def lived(happened: list[Event], seed: int) -> FleetSimulator:
     world = FleetSimulator(seed, pace=0.5 if seed % 2 else 1.0)
     for name in PODS[:3]:
         add(world, name, "n1", None)
-    for one in happened:
-        one(world)
+    for step in happened:
+        step(world)
     revive(world)
     world.settle()
     return world
@@ -134,9 +134,9 @@ def have(world: FleetSimulator, name: str, state: AdapterState) -> set[str]:
     """The pods that have an adapter, as it is declared now, in a state."""
     request = load_request(world.adapters[name])
     return {
-        one
-        for one in world.pods
-        if (entry := world.sidecar(one).entries.get(name)) is not None
+        pod_name
+        for pod_name in world.pods
+        if (entry := world.sidecar(pod_name).entries.get(name)) is not None
         and (entry.request.owner, entry.request.revision, entry.state) == (request.owner, request.revision, state)
     }
 
@@ -146,11 +146,11 @@ def have(world: FleetSimulator, name: str, state: AdapterState) -> set[str]:
 def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int) -> None:
     world = lived(happened, seed)
     for name, adapter in world.adapters.items():
-        wanted = len(world.pods) if adapter.spec.replicas is None else adapter.spec.replicas
+        expected = len(world.pods) if adapter.spec.replicas is None else adapter.spec.replicas
         if source_revision(adapter) == BAD:
             assert have(world, name, AdapterState.LOADED) == set()
         else:
-            assert len(have(world, name, AdapterState.LOADED)) == min(wanted, len(world.pods))
+            assert len(have(world, name, AdapterState.LOADED)) == min(expected, len(world.pods))
     for name in world.pods:
         entries = world.sidecar(name).entries
         assert entries.keys() <= world.adapters.keys() | {"mine"}, "what was deleted is unloaded"
@@ -160,7 +160,11 @@ def test_whatever_happened_it_ends_as_declared(happened: list[Event], seed: int)
             for key, entry in entries.items()
             if source_revision(world.adapters.get(key, lora_adapter())) == entry.request.revision
         ), "nothing is kept ahead for nothing"
-        assert world.pods[name].serving == {one for one in entries if one != "mine" and entries[one].held is not None}
+        assert world.pods[name].serving == {
+            adapter_name
+            for adapter_name in entries
+            if adapter_name != "mine" and entries[adapter_name].held is not None
+        }
 
 
 @pytest.mark.parametrize("seed", [3, 45, 69, 83, 107])
@@ -199,8 +203,8 @@ def test_settled_fleet_gets_no_orders_after_any_order_of_events(happened: list[E
 @given(events(), st.integers(0, 3))
 def test_order_of_telling_does_not_change_the_plan(happened: list[Event], seed: int) -> None:
     world = FleetSimulator(seed)
-    for one in happened:
-        one(world)
+    for step in happened:
+        step(world)
         first, second = world.plan(), world.plan()
         assert sorted(map(repr, first.actions)) == sorted(map(repr, second.actions))
         assert first.placements == second.placements
@@ -213,13 +217,13 @@ def test_pod_that_is_lost_moves_only_what_it_had(happened: list[Event], lost: st
     if lost not in world.pods:
         return
     before = {name: world.holding(name) for name in world.adapters}
-    had = {name for name in before if lost in before[name]}
+    names_on_lost = {name for name in before if lost in before[name]}
     world.orders.clear()
     world.lose(lost)
     world.settle()
     for name, pods in before.items():
         assert world.holding(name) >= pods - {lost}
-    assert {order.request.lora_name for _, _, order in world.orders} <= had
+    assert {order.request.lora_name for _, _, order in world.orders} <= names_on_lost
     assert all(isinstance(order, Load) for _, _, order in world.orders)
 
 

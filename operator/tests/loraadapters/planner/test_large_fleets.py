@@ -26,57 +26,57 @@ from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
 def fleet(adapters: int, pods: int, apps: int) -> tuple[list[LoraAdapter], list[EnginePod], dict[str, Observation]]:
     """Adapters and pods that are divided among so many applications, with everything loaded and labelled."""
     declared = [
-        lora_adapter(f"a{one}", selector={"matchLabels": {"app": f"app{one % apps}", "tier": "gold"}})
-        for one in range(adapters)
+        lora_adapter(f"a{index}", selector={"matchLabels": {"app": f"app{index % apps}", "tier": "gold"}})
+        for index in range(adapters)
     ]
-    reports = {one.metadata.name: report(load_request(one)) for one in declared}
-    there, views = [], {}
+    reports = {adapter.metadata.name: report(load_request(adapter)) for adapter in declared}
+    engine_pods, views = [], {}
     for number in range(pods):
-        names = [f"a{one}" for one in range(number % apps, adapters, apps)]
-        there.append(pod(f"p{number}", app=f"app{number % apps}", tier="gold", serving=names))
-        views[there[-1].uid] = seen(*[reports[name] for name in names])
-    return declared, there, views
+        names = [f"a{index}" for index in range(number % apps, adapters, apps)]
+        engine_pods.append(pod(f"p{number}", app=f"app{number % apps}", tier="gold", serving=names))
+        views[engine_pods[-1].uid] = seen(*[reports[name] for name in names])
+    return declared, engine_pods, views
 
 
 def planned(adapters: list[LoraAdapter], pods: list[EnginePod], views: dict[str, Observation]) -> Incremental[Plan]:
     return planner.plan_incrementally(Snapshot(pods, views, adapters, NOW))
 
 
-def test_selection_is_asked_about_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Counter[str]()
+def test_selector_is_evaluated_for_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Counter[str]()
 
     def counting(adapter: LoraAdapter, labels: Any) -> bool:
-        asked[adapter.metadata.name] += 1
+        calls[adapter.metadata.name] += 1
         return selects(adapter, labels)
 
     monkeypatch.setattr(selection, "selects", counting)
     adapters, pods, views = fleet(100, 500, 50)
     plan = run_to_end(planned(adapters, pods, views))
     assert plan.actions == ()
-    assert sum(len(one.instances) for one in plan.placements.values()) == 1000
-    assert asked.total() <= 1000, "of 50,000 pairs"
+    assert sum(len(placement.instances) for placement in plan.placements.values()) == 1000
+    assert calls.total() <= 1000, "of 50,000 pairs"
 
 
 def test_no_part_of_a_plan_is_about_many_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = 0
+    looked_up = 0
     candidate = candidates._candidate
 
     def counting(*args: Any) -> Any:
-        nonlocal made
-        made += 1
+        nonlocal looked_up
+        looked_up += 1
         return candidate(*args)
 
     monkeypatch.setattr(candidates, "_candidate", counting)
     steps = planned(*fleet(3, 1000, 1))
     most = 0
     while True:
-        before = made
+        before = looked_up
         try:
             next(steps)
         except StopIteration:
             break
-        most = max(most, made - before)
-    assert made == 3000
+        most = max(most, looked_up - before)
+    assert looked_up == 3000
     assert most == CHUNK
 
 
@@ -95,8 +95,8 @@ def test_candidates_are_exactly_what_is_selected() -> None:
     for number, labels in enumerate(pods):
         index.add(labels, number)
     for adapter in adapters:
-        wanted = [number for number, labels in enumerate(pods) if selects(adapter, labels)]
-        assert list(index.of(adapter)) == wanted
+        expected = [number for number, labels in enumerate(pods) if selects(adapter, labels)]
+        assert list(index.of(adapter)) == expected
 
 
 async def test_others_have_their_turns_in_a_long_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +145,13 @@ async def test_nothing_is_collected_in_a_large_pass() -> None:
 
 
 def test_many_deleted_adapters_read_each_report_once() -> None:
-    adapters = [lora_adapter(f"a{one}", metadata={"deletionTimestamp": "2026-11-21T12:00:00Z"}) for one in range(50)]
-    reports = [report(load_request(one)) for one in adapters[:25]]
+    adapters = [
+        lora_adapter(f"a{index}", metadata={"deletionTimestamp": "2026-11-21T12:00:00Z"}) for index in range(50)
+    ]
+    reports = [report(load_request(adapter)) for adapter in adapters[:25]]
     plan = planner.plan(Snapshot([pod(serving=["a0"])], {"uid-pod-0": seen(*reports)}, adapters, NOW))
-    released = {one.adapter.metadata.name for one in plan.actions if isinstance(one, RemoveFinalizer)}
-    assert released == {f"a{one}" for one in range(25, 50)}
+    released = {action.adapter.metadata.name for action in plan.actions if isinstance(action, RemoveFinalizer)}
+    assert released == {f"a{index}" for index in range(25, 50)}
 
 
 @pytest.mark.parametrize("skew", ["2026-11-21T11:58:00Z", "2026-11-21T12:02:00Z"])

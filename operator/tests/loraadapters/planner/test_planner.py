@@ -40,13 +40,13 @@ def planned(
 
 
 def states(decided: Plan, name: str = "sql") -> dict[str, InstanceState]:
-    return {one.pod.name: one.state for one in decided.placements[name].instances}
+    return {instance.pod.name: instance.state for instance in decided.placements[name].instances}
 
 
 def test_every_matching_pod_without_the_adapter_is_to_load_it() -> None:
     adapter, pods = lora_adapter(), [pod("a"), pod("b"), pod("c", app="other")]
-    decided = planned(pods, {one.uid: seen() for one in pods}, [adapter])
-    assert [(one.pod.name, one.request) for one in decided.actions if isinstance(one, Load)] == [
+    decided = planned(pods, {pod.uid: seen() for pod in pods}, [adapter])
+    assert [(action.pod.name, action.request) for action in decided.actions if isinstance(action, Load)] == [
         ("a", load_request(adapter)),
         ("b", load_request(adapter)),
     ]
@@ -54,16 +54,16 @@ def test_every_matching_pod_without_the_adapter_is_to_load_it() -> None:
 
 
 def test_nothing_is_done_where_the_adapter_is_loaded() -> None:
-    adapter, one = lora_adapter(), pod(serving=["sql"])
-    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    adapter, engine_pod = lora_adapter(), pod(serving=["sql"])
+    decided = planned([engine_pod], {engine_pod.uid: seen(report(load_request(adapter)))}, [adapter])
     assert decided.actions == ()
     assert states(decided) == {"pod-0": InstanceState.LOADED}
 
 
 def test_message_of_the_engine_reaches_the_placement() -> None:
-    adapter, one = lora_adapter(), pod()
+    adapter, engine_pod = lora_adapter(), pod()
     failed = report(load_request(adapter), AdapterState.FAILED, reason="EngineRejected", message="No adapter found")
-    decided = planned([one], {one.uid: seen(failed)}, [adapter])
+    decided = planned([engine_pod], {engine_pod.uid: seen(failed)}, [adapter])
     assert decided.actions == ()
     (instances,) = decided.placements["sql"].instances
     assert (instances.state, instances.reason, instances.message) == (
@@ -75,14 +75,14 @@ def test_message_of_the_engine_reaches_the_placement() -> None:
 
 def test_manually_loaded_adapter_is_never_touched() -> None:
     by_hand = report(LoadRequest(lora_name="mine", lora_path="/adapters/mine"))
-    one = pod()
-    assert planned([one], {one.uid: seen(by_hand)}, []).actions == ()
+    engine_pod = pod()
+    assert planned([engine_pod], {engine_pod.uid: seen(by_hand)}, []).actions == ()
 
 
 def test_name_that_was_loaded_manually_is_reported_as_taken() -> None:
     by_hand = report(LoadRequest(lora_name="sql", lora_path="/adapters/mine"))
-    one = pod()
-    decided = planned([one], {one.uid: seen(by_hand)}, [lora_adapter()])
+    engine_pod = pod()
+    decided = planned([engine_pod], {engine_pod.uid: seen(by_hand)}, [lora_adapter()])
     assert decided.actions == ()
     assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
         (InstanceState.FAILED, "NameTaken")
@@ -92,8 +92,8 @@ def test_name_that_was_loaded_manually_is_reported_as_taken() -> None:
 def test_older_of_two_with_one_name_has_it_and_other_names_it() -> None:
     older = lora_adapter("older", adapterName="sql")
     younger = lora_adapter("younger", adapterName="sql", metadata={"creationTimestamp": "2026-11-21T11:00:00Z"})
-    one = pod()
-    decided = planned([one], {one.uid: seen()}, [younger, older])
+    engine_pod = pod()
+    decided = planned([engine_pod], {engine_pod.uid: seen()}, [younger, older])
     assert [action.request.owner for action in decided.actions if isinstance(action, Load)] == [
         "LoraAdapter/team/older"
     ]
@@ -103,28 +103,28 @@ def test_older_of_two_with_one_name_has_it_and_other_names_it() -> None:
 
 
 def test_what_no_lora_adapter_wants_any_more_is_unloaded() -> None:
-    gone, one = lora_adapter("gone"), pod()
-    decided = planned([one], {one.uid: seen(report(load_request(gone)))}, [])
+    abandoned, engine_pod = lora_adapter("gone"), pod()
+    decided = planned([engine_pod], {engine_pod.uid: seen(report(load_request(abandoned)))}, [])
     assert [
         (action.request.lora_name, action.request.owner) for action in decided.actions if isinstance(action, Unload)
     ] == [("gone", "LoraAdapter/team/gone")]
 
 
 def test_pod_that_no_longer_matches_gives_the_adapter_back() -> None:
-    adapter, one = lora_adapter(), pod(app="other")
-    decided = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    adapter, engine_pod = lora_adapter(), pod(app="other")
+    decided = planned([engine_pod], {engine_pod.uid: seen(report(load_request(adapter)))}, [adapter])
     assert [type(action) for action in decided.actions] == [Unload]
 
 
 def test_adapter_of_another_namespaces_owner_is_never_unloaded() -> None:
     foreign = report(LoadRequest(lora_name="x", lora_path="/x", owner="LoraAdapter/elsewhere/x"))
-    one = pod()
-    assert planned([one], {one.uid: seen(foreign)}, []).actions == ()
+    engine_pod = pod()
+    assert planned([engine_pod], {engine_pod.uid: seen(foreign)}, []).actions == ()
 
 
 def test_sidecar_that_stopped_answering_is_unknown_and_not_ready() -> None:
-    one = pod()
-    decided = planned([one], {one.uid: silent(seen())}, [lora_adapter()])
+    engine_pod = pod()
+    decided = planned([engine_pod], {engine_pod.uid: silent(seen())}, [lora_adapter()])
     assert states(decided) == {"pod-0": InstanceState.UNKNOWN}
     assert decided.actions == ()
 
@@ -135,40 +135,47 @@ def test_sidecar_that_never_answered_yet_is_pending() -> None:
 
 
 def test_pod_with_another_base_model_does_not_match_the_adapter() -> None:
-    one = pod()
-    decided = planned([one], {one.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
+    engine_pod = pod()
+    decided = planned([engine_pod], {engine_pod.uid: seen(base_models=("other",))}, [lora_adapter(baseModel="tiny")])
     assert decided.actions == ()
     assert decided.placements["sql"].instances == ()
 
 
 def test_guarded_adapter_waits_for_the_engine_to_name_its_model() -> None:
-    one, views = pod(), {pod().uid: seen(base_models=())}
-    guarded = planned([one], views, [lora_adapter(baseModel="tiny")])
+    engine_pod, views = pod(), {pod().uid: seen(base_models=())}
+    guarded = planned([engine_pod], views, [lora_adapter(baseModel="tiny")])
     assert guarded.actions == ()
     assert [instances.reason for instances in guarded.placements["sql"].instances] == ["EngineNotReady"]
-    assert [type(action) for action in planned([one], views, [lora_adapter()]).actions] == [Load]
+    assert [type(action) for action in planned([engine_pod], views, [lora_adapter()]).actions] == [Load]
 
 
 def test_pod_that_is_leaving_is_left_alone() -> None:
-    one = pod(leaving=True)
-    decided = planned([one], {one.uid: seen()}, [lora_adapter()])
+    engine_pod = pod(leaving=True)
+    decided = planned([engine_pod], {engine_pod.uid: seen()}, [lora_adapter()])
     assert decided.actions == ()
     assert decided.placements["sql"].instances == ()
 
 
 def test_rejected_order_waits_for_its_retry_time() -> None:
-    one = pod()
+    engine_pod = pod()
     rejection = Rejection("No more room.", retryable=True, until=NOW + timedelta(seconds=5))
-    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): rejection})
+    decided = planned(
+        [engine_pod],
+        {engine_pod.uid: seen()},
+        [lora_adapter()],
+        {(engine_pod.uid, load_request(lora_adapter())): rejection},
+    )
     assert decided.actions == ()
     assert decided.requeue_at == rejection.until
     assert [instances.message for instances in decided.placements["sql"].instances] == ["No more room."]
 
 
 def test_rejection_is_reported_until_the_order_is_accepted() -> None:
-    one = pod()
+    engine_pod = pod()
     over = Rejection("Not here.", retryable=False, until=NOW)
-    decided = planned([one], {one.uid: seen()}, [lora_adapter()], {(one.uid, load_request(lora_adapter())): over})
+    decided = planned(
+        [engine_pod], {engine_pod.uid: seen()}, [lora_adapter()], {(engine_pod.uid, load_request(lora_adapter())): over}
+    )
     assert [type(action) for action in decided.actions] == [Load]
     assert [(instances.state, instances.reason) for instances in decided.placements["sql"].instances] == [
         (InstanceState.FAILED, "SidecarRejected")
@@ -185,20 +192,20 @@ DELETED = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
 
 
 def test_deleted_adapter_is_unloaded_first_and_released_after() -> None:
-    adapter, one = lora_adapter(metadata=DELETED), pod()
-    first = planned([one], {one.uid: seen(report(load_request(adapter)))}, [adapter])
+    adapter, engine_pod = lora_adapter(metadata=DELETED), pod()
+    first = planned([engine_pod], {engine_pod.uid: seen(report(load_request(adapter)))}, [adapter])
     assert [type(action) for action in first.actions] == [Unload]
     assert first.requeue_at == NOW + DELETION_BOUND
-    second = planned([one], {one.uid: seen()}, [adapter])
+    second = planned([engine_pod], {engine_pod.uid: seen()}, [adapter])
     assert second.actions == (RemoveFinalizer(adapter),)
 
 
 def test_deletion_waits_for_a_silent_pod_so_long_then_names_it() -> None:
-    one = pod()
-    silent = {one.uid: Observation(None, "gone", ever_answered=True)}
+    engine_pod = pod()
+    silent = {engine_pod.uid: Observation(None, "gone", ever_answered=True)}
     adapter = lora_adapter(metadata=DELETED)
-    assert planned([one], silent, [adapter]).actions == ()
-    late = plan(Snapshot([one], silent, [adapter], NOW + DELETION_BOUND))
+    assert planned([engine_pod], silent, [adapter]).actions == ()
+    late = plan(Snapshot([engine_pod], silent, [adapter], NOW + DELETION_BOUND))
     assert late.actions == (RemoveFinalizer(adapter, ("pod-0",)),)
 
 
@@ -209,32 +216,32 @@ def test_role_is_found_by_the_labels_of_either_generation(role_label: str) -> No
         f"{role_label}/{'name' if old else 'group-name'}": "demo",
         f"{role_label}/{'role' if old else 'role-name'}": "worker",
     }
-    one = pod("demo-worker-0", **labels)
+    engine_pod = pod("demo-worker-0", **labels)
     adapter = lora_adapter(selector=None, roleRef={"group": "demo", "role": "worker"})
-    assert [type(action) for action in planned([one], {one.uid: seen()}, [adapter]).actions] == [Load]
+    assert [type(action) for action in planned([engine_pod], {engine_pod.uid: seen()}, [adapter]).actions] == [Load]
 
 
 def test_labels_of_a_pod_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_labels, "MOST_LABELLED", 3)
     adapters = [lora_adapter(f"a{number}") for number in range(5)]
-    one = pod(serving=["a4"])
+    engine_pod = pod(serving=["a4"])
     sidecar = seen(*[report(load_request(each)) for each in adapters])
-    (labels,) = planned([one], {one.uid: sidecar}, adapters).actions
+    (labels,) = planned([engine_pod], {engine_pod.uid: sidecar}, adapters).actions
     assert isinstance(labels, SetServingLabels)
     assert labels.names == {"a4", "a0", "a1"}, "what is there stays"
     assert len(labels.owners) == 3
-    there = replace(one, serving=labels.names, owners=labels.owners)
-    assert planned([there], {one.uid: sidecar}, adapters).actions == ()
+    labelled = replace(engine_pod, serving=labels.names, owners=labels.owners)
+    assert planned([labelled], {engine_pod.uid: sidecar}, adapters).actions == ()
 
 
 def test_name_that_changes_hands_changes_its_owners_label() -> None:
     old = lora_adapter("old", adapterName="sql", metadata=DELETED)
     new = lora_adapter("new", adapterName="sql")
-    one = replace(pod(), serving=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))
-    (gone,) = planned([one], {one.uid: seen(report(load_request(old)))}, [old, new]).actions
-    assert isinstance(gone, SetServingLabels)
-    assert (gone.names, gone.owners) == (frozenset(), frozenset()), "both labels go before the weights do"
-    bare = replace(one, serving=gone.names, owners=gone.owners)
-    (shown,) = planned([bare], {one.uid: seen(report(load_request(new)))}, [new]).actions
+    engine_pod = replace(pod(), serving=frozenset({"sql"}), owners=frozenset({("uid-old", "sql")}))
+    (action,) = planned([engine_pod], {engine_pod.uid: seen(report(load_request(old)))}, [old, new]).actions
+    assert isinstance(action, SetServingLabels)
+    assert (action.names, action.owners) == (frozenset(), frozenset()), "both labels go before the weights do"
+    bare = replace(engine_pod, serving=action.names, owners=action.owners)
+    (shown,) = planned([bare], {engine_pod.uid: seen(report(load_request(new)))}, [new]).actions
     assert isinstance(shown, SetServingLabels)
     assert (shown.names, shown.owners) == (frozenset({"sql"}), frozenset({("uid-new", "sql")}))

@@ -32,21 +32,21 @@ def revision(uri: str) -> str:
 
 def world(pods: int = 3, *, seed: int = 0, pace: float = 1.0, **spec: Any) -> FleetSimulator:
     """A world in which `sql` is loaded from the old source everywhere."""
-    made = FleetSimulator(seed, pace)
+    simulator = FleetSimulator(seed, pace)
     for index in range(pods):
-        made.add(pod(f"p{index}"))
-    made.declare(declared(OLD, **spec))
-    made.settle()
-    made.orders.clear()
-    return made
+        simulator.add(pod(f"p{index}"))
+    simulator.declare(declared(OLD, **spec))
+    simulator.settle()
+    simulator.orders.clear()
+    return simulator
 
 
 def loads(decided: Plan) -> list[tuple[str, bool]]:
-    return [(one.pod.name, one.request.prepare) for one in decided.actions if isinstance(one, Load)]
+    return [(action.pod.name, action.request.prepare) for action in decided.actions if isinstance(action, Load)]
 
 
 def unlabelled(decided: Plan) -> list[str]:
-    return [one.pod.name for one in decided.actions if isinstance(one, SetServingLabels) and not one.names]
+    return [action.pod.name for action in decided.actions if isinstance(action, SetServingLabels) and not action.names]
 
 
 def have(of: FleetSimulator, uri: str) -> set[str]:
@@ -97,7 +97,7 @@ def test_next_pod_waits_until_the_one_before_is_found_again() -> None:
     while not have(fleet, NEW):
         assert unlabelled(fleet.step()) == []
     labelled = fleet.step()
-    assert [(one.pod.name, one.names) for one in labelled.actions if isinstance(one, SetServingLabels)] == [
+    assert [(action.pod.name, action.names) for action in labelled.actions if isinstance(action, SetServingLabels)] == [
         ("p0", {"sql"})
     ]
     assert unlabelled(fleet.step()) == ["p1"]
@@ -129,14 +129,14 @@ def test_source_that_one_pod_cannot_fetch_switches_no_pod() -> None:
 
 def test_rejected_source_stops_at_first_pod_which_keeps_old_one() -> None:
     fleet = world(4)
-    for one in fleet.sidecars.values():
-        one.bad.add(revision(NEW))
+    for sidecar in fleet.sidecars.values():
+        sidecar.bad.add(revision(NEW))
     fleet.declare(declared(NEW))
     fleet.settle()
     switched = [name for name in fleet.pods if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED]
     assert switched == ["p0"]
     assert have(fleet, OLD) == set(fleet.pods)
-    assert all(one.serving == {"sql"} for one in fleet.pods.values())
+    assert all(pod.serving == {"sql"} for pod in fleet.pods.values())
     after = status(declared(NEW), fleet.plan().placements["sql"], recorded({}), NOW)
     ready, progressing, degraded = after["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "RolloutStopped")
@@ -149,14 +149,14 @@ def test_rejected_source_stops_at_first_pod_which_keeps_old_one() -> None:
 
 def test_change_taken_back_ends_a_stopped_rollout_labels_kept() -> None:
     fleet = world()
-    for one in fleet.sidecars.values():
-        one.bad.add(revision(NEW))
+    for sidecar in fleet.sidecars.values():
+        sidecar.bad.add(revision(NEW))
     fleet.declare(declared(NEW))
     fleet.settle()
     fleet.orders.clear()
     fleet.declare(declared(OLD))
     decided = fleet.step()
-    assert {one.pod.name: one.reason for one in decided.actions if isinstance(one, Load)} == {
+    assert {action.pod.name: action.reason for action in decided.actions if isinstance(action, Load)} == {
         "p0": "the engine serves the current source already",
         "p1": "the staged files are no longer needed",
         "p2": "the staged files are no longer needed",
@@ -206,8 +206,8 @@ def test_only_pod_is_ordered_back_with_its_label_on() -> None:
 
 def test_third_source_goes_on_where_the_second_stopped() -> None:
     fleet = world()
-    for one in fleet.sidecars.values():
-        one.bad.add(revision(NEW))
+    for sidecar in fleet.sidecars.values():
+        sidecar.bad.add(revision(NEW))
     fleet.declare(declared(NEW))
     fleet.settle()
     fleet.declare(declared("s3://bucket/third"))
@@ -249,7 +249,9 @@ def test_pods_with_the_old_weights_are_loaded_and_not_updated() -> None:
     fleet = world()
     fleet.declare(declared(NEW))
     instances = fleet.step().placements["sql"].instances
-    assert {(one.state, one.reason, one.updated) for one in instances} == {(InstanceState.LOADED, "Outdated", False)}
+    assert {(instance.state, instance.reason, instance.updated) for instance in instances} == {
+        (InstanceState.LOADED, "Outdated", False)
+    }
 
 
 @settings(max_examples=150, deadline=None)
@@ -265,14 +267,14 @@ def test_at_most_max_unavailable_are_away_and_one_always_serves(
     pods: int, most: int, replicas: int | None, seed: int, pace: float, uris: list[str]
 ) -> None:
     fleet = world(pods, seed=seed, pace=pace, maxUnavailable=most, replicas=replicas)
-    there = len(fleet.holding("sql"))
+    holding = len(fleet.holding("sql"))
     for uri in uris:
         fleet.declare(declared(uri, maxUnavailable=most, replicas=replicas))
         for _ in range(200):
             decided = fleet.step()
             found = fleet.answering("sql")
-            assert len(found) >= max(1, there - most)
-            if not decided.actions and have(fleet, uri) == found == fleet.holding("sql") and len(found) == there:
+            assert len(found) >= max(1, holding - most)
+            if not decided.actions and have(fleet, uri) == found == fleet.holding("sql") and len(found) == holding:
                 break
         else:
             pytest.fail(f"{decided}")
@@ -304,12 +306,14 @@ def test_bad_source_reaches_no_more_than_max_unavailable_pods(
 def test_pod_switches_a_second_after_its_label_went() -> None:
     pods = [pod("a"), pod("b", serving=["sql"])]
     old, new = declared("file:///v1"), declared("file:///v2")
-    views = {one.uid: seen(report(load_request(old))) for one in pods}
-    gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
-    early = plan(Snapshot(pods, views, [new], NOW, unlabelled_at=gone))
+    views = {pod.uid: seen(report(load_request(old))) for pod in pods}
+    unlabelled = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
+    early = plan(Snapshot(pods, views, [new], NOW, unlabelled_at=unlabelled))
     assert early.actions == ()
     assert early.requeue_at == NOW + timedelta(seconds=0.6)
-    assert loads(plan(Snapshot(pods, views, [new], NOW + timedelta(seconds=0.6), unlabelled_at=gone))) == [("a", False)]
+    assert loads(plan(Snapshot(pods, views, [new], NOW + timedelta(seconds=0.6), unlabelled_at=unlabelled))) == [
+        ("a", False)
+    ]
 
 
 def test_of_two_pods_the_second_waits_however_many_may_be_away() -> None:
@@ -332,8 +336,8 @@ def test_unavailable_pods_switch_at_most_max_unavailable_at_once() -> None:
 def test_pod_without_old_weights_stays_while_rollout_is_stopped() -> None:
     fleet = world(4, replicas=2)
     fleet.declare(declared(NEW, replicas=2))
-    for one in fleet.sidecars.values():
-        one.bad.add(revision(NEW))
+    for sidecar in fleet.sidecars.values():
+        sidecar.bad.add(revision(NEW))
     fleet.settle()
     (failed,) = [
         name for name in fleet.holding("sql") if fleet.sidecar(name).entries["sql"].state is AdapterState.FAILED
@@ -347,10 +351,10 @@ def test_pod_without_old_weights_stays_while_rollout_is_stopped() -> None:
 def test_sidecar_that_rejects_the_order_to_fetch_is_named() -> None:
     new = declared(NEW)
     prepare = load_request(new).model_copy(update={"prepare": True})
-    one = pod(serving=["sql"])
-    views = {one.uid: seen(report(load_request(declared(OLD))))}
+    engine_pod = pod(serving=["sql"])
+    views = {engine_pod.uid: seen(report(load_request(declared(OLD))))}
     rejection = Rejection("prepare is not known", retryable=False, until=NOW + timedelta(seconds=60))
-    decided = plan(Snapshot([one], views, [new], NOW, rejections={(one.uid, prepare): rejection}))
+    decided = plan(Snapshot([engine_pod], views, [new], NOW, rejections={(engine_pod.uid, prepare): rejection}))
     assert decided.actions == ()
     assert decided.placements["sql"].condition == Condition("SidecarRejected", "pod-0: prepare is not known")
 
@@ -366,9 +370,11 @@ def test_pod_wanted_again_switches_only_without_requests(
     decided = plan(
         Snapshot([pod("p0", serving=serving)], {"uid-p0": seen(going)}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
     )
-    assert any(isinstance(one, Load) for one in decided.actions) == ordered
+    assert any(isinstance(action, Load) for action in decided.actions) == ordered
     assert (
-        ordered or decided.requeue_at is not None or any(isinstance(one, SetServingLabels) for one in decided.actions)
+        ordered
+        or decided.requeue_at is not None
+        or any(isinstance(action, SetServingLabels) for action in decided.actions)
     )
 
 
@@ -376,11 +382,11 @@ def test_engine_that_restarts_gets_a_new_source_without_requests() -> None:
     restarting = seen(report(load_request(declared(OLD)), AdapterState.PENDING))
 
     def actions(serving: tuple[str, ...], unlabelled: dict[tuple[str, str], datetime]) -> list[type]:
-        there = [pod("p0", serving=serving)]
+        pods = [pod("p0", serving=serving)]
         return [
-            type(one)
-            for one in plan(
-                Snapshot(there, {"uid-p0": restarting}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
+            type(action)
+            for action in plan(
+                Snapshot(pods, {"uid-p0": restarting}, [declared(NEW)], NOW, unlabelled_at=unlabelled)
             ).actions
         ]
 
@@ -393,8 +399,8 @@ def test_pod_labelled_without_the_adapter_loses_its_label_first() -> None:
     # Its report may be older than what it has by now.
     def actions(serving: tuple[str, ...]) -> list[type]:
         return [
-            type(one)
-            for one in plan(Snapshot([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], NOW)).actions
+            type(action)
+            for action in plan(Snapshot([pod("p0", serving=serving)], {"uid-p0": seen()}, [declared(NEW)], NOW)).actions
         ]
 
     assert actions(("sql",)) == [SetServingLabels]

@@ -48,11 +48,11 @@ def planned(
 
 
 def loaded_by(decided: Plan) -> list[str]:
-    return [one.pod.name for one in decided.actions if isinstance(one, Load)]
+    return [action.pod.name for action in decided.actions if isinstance(action, Load)]
 
 
 def unloaded_by(decided: Plan) -> dict[str, str]:
-    return {one.pod.name: one.reason for one in decided.actions if isinstance(one, Unload)}
+    return {action.pod.name: action.reason for action in decided.actions if isinstance(action, Unload)}
 
 
 def having(*names: str, **changes: Any) -> dict[str, Observation]:
@@ -61,7 +61,7 @@ def having(*names: str, **changes: Any) -> dict[str, Observation]:
 
 def test_it_goes_to_as_many_pods_as_asked_spread_over_nodes() -> None:
     pods = [pod(f"{node}{index}", node=node) for node in "xyz" for index in range(3)]
-    decided = planned(pods, {one.name: seen() for one in pods}, lora_adapter(replicas=3))
+    decided = planned(pods, {pod.name: seen() for pod in pods}, lora_adapter(replicas=3))
     assert sorted(name[0] for name in loaded_by(decided)) == ["x", "y", "z"]
     assert decided.placements["sql"].desired_replicas == 3
 
@@ -120,10 +120,10 @@ def test_scale_down_leaves_silent_pods_then_most_crowded_node() -> None:
     pods = [pod("a", node="x"), pod("b", node="x"), pod("c", node="y"), pod("d", node="z")]
     views = having("a", "b", "c")
     views["d"] = seen(report(load_request(adapter), AdapterState.LOADING))
-    told = unloaded_by(planned(pods, views, adapter))
-    assert told.keys() in ({"a", "d"}, {"b", "d"})
-    assert told.pop("d").endswith("this pod has not loaded it yet")
-    assert told.popitem()[1].endswith("2 of them are on node x")
+    unloaded = unloaded_by(planned(pods, views, adapter))
+    assert unloaded.keys() in ({"a", "d"}, {"b", "d"})
+    assert unloaded.pop("d").endswith("this pod has not loaded it yet")
+    assert unloaded.popitem()[1].endswith("2 of them are on node x")
 
 
 def test_on_one_node_the_newest_goes_first() -> None:
@@ -132,11 +132,11 @@ def test_on_one_node_the_newest_goes_first() -> None:
     assert list(unloaded_by(planned([pod("new"), pod("old")], views, lora_adapter(replicas=1)))) == ["new"]
 
 
-def test_label_goes_before_the_unload() -> None:
+def test_label_is_removed_before_the_unload() -> None:
     pods = [pod("a", serving=["sql"]), pod("b", serving=["sql"])]
     decided = planned(pods, having("a", "b"), lora_adapter(replicas=0))
     assert unloaded_by(decided) == {}
-    assert [(one.pod.name, one.names) for one in decided.actions if isinstance(one, SetServingLabels)] == [
+    assert [(action.pod.name, action.names) for action in decided.actions if isinstance(action, SetServingLabels)] == [
         ("a", set()),
         ("b", set()),
     ]
@@ -178,7 +178,7 @@ def test_it_is_scaled_up_and_down_without_moving_what_stays() -> None:
         world.declare(lora_adapter(replicas=replicas))
         world.settle()
         seen_at.append(world.holding("sql"))
-    assert [len(one) for one in seen_at] == [3, 5, 2]
+    assert [len(names) for names in seen_at] == [3, 5, 2]
     assert seen_at[0] < seen_at[1] > seen_at[2]
     assert len(world.orders) == 3 + 2 + 3
 
@@ -218,10 +218,15 @@ def test_silent_pod_keeps_its_place_for_a_while_then_is_replaced() -> None:
     early = plan(Snapshot(pods, views, [adapter], NOW))
     assert early.actions == ()
     assert early.requeue_at == NOW + UNREACHABLE_BOUND
-    assert [(one.pod.name, one.state) for one in early.placements["sql"].instances] == [("a", InstanceState.UNKNOWN)]
+    assert [(instance.pod.name, instance.state) for instance in early.placements["sql"].instances] == [
+        ("a", InstanceState.UNKNOWN)
+    ]
     late = plan(Snapshot(pods, views, [adapter], NOW + UNREACHABLE_BOUND))
     assert loaded_by(late) == ["b"]
-    assert [one.state for one in late.placements["sql"].instances] == [InstanceState.UNKNOWN, InstanceState.PENDING]
+    assert [instance.state for instance in late.placements["sql"].instances] == [
+        InstanceState.UNKNOWN,
+        InstanceState.PENDING,
+    ]
 
 
 def test_pod_that_returns_after_its_replacement_frees_one_again() -> None:
@@ -238,14 +243,14 @@ def test_pod_that_returns_after_its_replacement_frees_one_again() -> None:
     assert len(world.holding("sql")) == 1
 
 
-def test_takeover_places_nothing_before_every_pod_was_asked() -> None:
+def test_takeover_places_nothing_before_every_pod_was_polled() -> None:
     pods = [pod("a", serving=["sql"]), pod("b")]
     decided = plan(Snapshot(pods, {"uid-b": seen()}, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
     assert decided.placements == {}, "nor is a status written from half a look"
 
 
-def test_unasked_ready_pod_may_have_it_and_a_starting_one_not() -> None:
+def test_unpolled_ready_pod_may_have_it_and_a_starting_one_not() -> None:
     def recorded(unasked: EnginePod) -> list[str]:
         views = {"uid-b": seen()}
         return loaded_by(plan(Snapshot([unasked, pod("b")], views, [lora_adapter(replicas=1)], NOW)))
@@ -259,7 +264,7 @@ def test_label_shows_who_had_it_if_its_sidecar_is_silent() -> None:
     views = {"uid-a": Observation(None, "gone", unreachable_since=NOW), "uid-b": seen()}
     decided = plan(Snapshot(pods, views, [lora_adapter(replicas=1)], NOW))
     assert decided.actions == ()
-    assert [one.state for one in decided.placements["sql"].instances] == [InstanceState.UNKNOWN]
+    assert [instance.state for instance in decided.placements["sql"].instances] == [InstanceState.UNKNOWN]
 
 
 def test_rejecting_sidecar_is_passed_over_until_its_retry_time() -> None:
@@ -272,9 +277,9 @@ def test_rejecting_sidecar_is_passed_over_until_its_retry_time() -> None:
 
 
 def test_lack_of_capacity_is_reported_with_a_message() -> None:
-    mine = report(LoadRequest(lora_name="mine", lora_path="/mine"))
+    own_report = report(LoadRequest(lora_name="mine", lora_path="/mine"))
     for adapter in (lora_adapter(replicas=1), lora_adapter()):
-        decided = planned([pod("a")], {"a": seen(mine, room=1)}, adapter)
+        decided = planned([pod("a")], {"a": seen(own_report, room=1)}, adapter)
         assert decided.actions == ()
         ready, progressing, degraded = status(adapter, decided.placements["sql"], recorded({}), NOW)["conditions"]
         assert (ready["status"], ready["reason"]) == ("False", "NoCapacity")
@@ -289,7 +294,7 @@ def test_pinned_adapter_displaces_the_newest_that_is_not() -> None:
     world.settle()
     world.declare(lora_adapter("vip", pinned=True))
     decided = world.step()
-    assert [(one.pod.name, one.reason) for one in decided.actions if isinstance(one, SetServingLabels)] == [
+    assert [(action.pod.name, action.reason) for action in decided.actions if isinstance(action, SetServingLabels)] == [
         ("p0", "new: Preempted by the pinned adapter LoraAdapter/team/vip: the engine is at capacity.")
     ]
     assert "LoraAdapter/team/new, which is not pinned" in decided.placements["vip"].instances[0].message
@@ -306,11 +311,11 @@ def test_adapters_past_capacity_leave_newest_first_never_working() -> None:
         for index, name in enumerate(("works", "older", "newer"))
     ]
     states = (AdapterState.LOADED, AdapterState.PENDING, AdapterState.PENDING)
-    reports = [report(load_request(one), state) for one, state in zip(adapters, states, strict=True)]
-    told = {room: planned([pod("a")], {"a": seen(*reports, room=room)}, *adapters) for room in (1, 2, 3)}
+    reports = [report(load_request(adapter), state) for adapter, state in zip(adapters, states, strict=True)]
+    plans = {room: planned([pod("a")], {"a": seen(*reports, room=room)}, *adapters) for room in (1, 2, 3)}
     left = {
-        room: [one.request.lora_name for one in decided.actions if isinstance(one, Unload)]
-        for room, decided in told.items()
+        room: [action.request.lora_name for action in decided.actions if isinstance(action, Unload)]
+        for room, decided in plans.items()
     }
     assert left == {1: ["older", "newer"], 2: ["newer"], 3: []}
 
@@ -319,15 +324,15 @@ def test_pinned_adapter_stays_in_an_engine_over_its_capacity() -> None:
     plain, pinned = lora_adapter("plain"), lora_adapter("vip", pinned=True)
     reports = [report(load_request(plain)), report(load_request(pinned), AdapterState.PENDING)]
     decided = planned([pod("a")], {"a": seen(*reports, room=1)}, plain, pinned)
-    assert [one.request.lora_name for one in decided.actions if isinstance(one, Unload)] == ["plain"]
+    assert [action.request.lora_name for action in decided.actions if isinstance(action, Unload)] == ["plain"]
 
 
 def test_pinned_adapter_that_failed_elsewhere_evicts_none() -> None:
     world = fleet(2, room=1)
     world.declare(lora_adapter("works", replicas=1))
     world.settle()
-    for one in world.sidecars.values():
-        one.bad = {source_revision(lora_adapter(uri="file:///bad"))}
+    for sidecar in world.sidecars.values():
+        sidecar.bad = {source_revision(lora_adapter(uri="file:///bad"))}
     world.declare(lora_adapter("vip", replicas=1, pinned=True, uri="file:///bad"))
     world.settle()
     assert len(world.holding("works")) == 1
@@ -339,7 +344,7 @@ def test_preempted_adapter_is_not_placed_there_again() -> None:
     leaving = report(load_request(preempted), AdapterState.UNLOADING)
     decided = planned([pod("a")], {"a": seen(leaving, room=1)}, vip, preempted)
     assert decided.actions == ()
-    assert [one.reason for one in decided.placements["vip"].instances] == ["Preempting"]
+    assert [instance.reason for instance in decided.placements["vip"].instances] == ["Preempting"]
 
 
 def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
@@ -350,8 +355,8 @@ def test_what_leaves_is_called_back_when_it_is_wanted_again() -> None:
 
 def test_unload_waits_a_second_after_the_label_went() -> None:
     views = {"uid-a": having("a")["a"]}
-    gone = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
-    early = plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW, unlabelled_at=gone))
+    unlabelled = {("uid-a", "sql"): NOW - timedelta(seconds=0.4)}
+    early = plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW, unlabelled_at=unlabelled))
     assert early.actions == ()
     assert early.requeue_at == NOW + timedelta(seconds=0.6)
     assert list(unloaded_by(plan(Snapshot([pod("a")], views, [lora_adapter(replicas=0)], NOW)))) == ["a"]
@@ -373,8 +378,8 @@ def test_pinned_adapter_evicts_no_pinned_one_and_only_if_needed() -> None:
 
 def test_failure_with_a_new_source_is_not_tried_on_other_pods() -> None:
     world = fleet(6)
-    for one in world.sidecars.values():
-        one.bad = {source_revision(lora_adapter(uri="file:///adapters/v2"))}
+    for sidecar in world.sidecars.values():
+        sidecar.bad = {source_revision(lora_adapter(uri="file:///adapters/v2"))}
     world.declare(lora_adapter(replicas=3))
     world.settle()
     before = world.holding("sql")
@@ -415,10 +420,10 @@ def test_loadable_adapters_load_and_others_are_tried_boundedly(
         )
 
 
-def test_sidecar_that_could_not_be_asked_moves_nothing() -> None:
+def test_sidecar_that_could_not_be_polled_moves_nothing() -> None:
     adapter = lora_adapter(replicas=1)
-    had = seen(report(load_request(adapter)))
-    unasked = Observation(None, "The operator cannot poll the sidecar.", ever_answered=True, last=had.answer)
+    loaded = seen(report(load_request(adapter)))
+    unasked = Observation(None, "The operator cannot poll the sidecar.", ever_answered=True, last=loaded.answer)
     views = {"uid-a": unasked, "uid-b": seen()}
     later = NOW + timedelta(minutes=10)
     decided = plan(Snapshot([pod("a", serving=["sql"]), pod("b")], views, [adapter], later))

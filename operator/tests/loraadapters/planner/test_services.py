@@ -17,24 +17,24 @@ from patio_testing.operator.builders import lora_adapter
 
 def test_service_selects_pods_with_adapter_by_its_request_name() -> None:
     name = "An.Adapter-" + "x" * 80
-    made = service_of(lora_adapter("sql", adapterName=name), 8000)
+    service = service_of(lora_adapter("sql", adapterName=name), 8000)
     key = adapter_label(name)
     owner = {"owner.lora.patio.dev/uid-sql": key.removeprefix("lora.patio.dev/")}
-    assert made["spec"]["selector"] == {key: "loaded"} | owner
-    assert made["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8000, "protocol": "TCP"}]
-    assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-sql"
+    assert service["spec"]["selector"] == {key: "loaded"} | owner
+    assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8000, "protocol": "TCP"}]
+    assert service["metadata"]["ownerReferences"][0]["uid"] == "uid-sql"
 
 
 def test_service_differs_by_edits_and_not_by_api_server_defaults() -> None:
-    wanted = service_of(lora_adapter(), 8000)
+    service = service_of(lora_adapter(), 8000)
     stored = {
-        **wanted,
-        "metadata": {**wanted["metadata"], "uid": "u"},
-        "spec": {**wanted["spec"], "clusterIP": "1.2.3.4"},
+        **service,
+        "metadata": {**service["metadata"], "uid": "u"},
+        "spec": {**service["spec"], "clusterIP": "1.2.3.4"},
     }
-    assert is_as_wanted(decode_service(stored), wanted)
+    assert is_as_wanted(decode_service(stored), service)
     changed = {**stored, "spec": {**stored["spec"], "selector": {"app": "another"}}}
-    assert not is_as_wanted(decode_service(changed), wanted)
+    assert not is_as_wanted(decode_service(changed), service)
     assert not is_as_wanted(decode_service(stored), service_of(lora_adapter(), 8001))
 
 

@@ -30,15 +30,15 @@ def events(before: dict[str, Any], after: dict[str, Any]) -> tuple[Event, ...]:
 
 
 def ready(of: dict[str, Any]) -> tuple[str, str]:
-    (found,) = [one for one in of["conditions"] if one["type"] == "Ready"]
+    (found,) = [condition for condition in of["conditions"] if condition["type"] == "Ready"]
     return found["status"], found["reason"]
 
 
 def test_ready_means_loaded_on_every_pod() -> None:
-    both = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
-    assert ready(status(ADAPTER, both, {}, NOW)) == ("True", "Loaded")
-    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.LOADING)], {}, NOW)) == ("False", "Loading")
-    assert ready(status(ADAPTER, [*both, instance("c", InstanceState.UNKNOWN)], {}, NOW)) == (
+    instances = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
+    assert ready(status(ADAPTER, instances, {}, NOW)) == ("True", "Loaded")
+    assert ready(status(ADAPTER, [*instances, instance("c", InstanceState.LOADING)], {}, NOW)) == ("False", "Loading")
+    assert ready(status(ADAPTER, [*instances, instance("c", InstanceState.UNKNOWN)], {}, NOW)) == (
         "False",
         "SidecarUnreachable",
     )
@@ -52,7 +52,9 @@ def test_failure_has_the_reason_and_message_of_the_engine() -> None:
     after = status(ADAPTER, [instance("a", InstanceState.FAILED, "EngineRejected", "No adapter found for /x")], {}, NOW)
     assert ready(after) == ("False", "EngineRejected")
     assert all(
-        "No adapter found for /x" in one["message"] for one in after["conditions"] if one["type"] != "Progressing"
+        "No adapter found for /x" in condition["message"]
+        for condition in after["conditions"]
+        if condition["type"] != "Progressing"
     )
 
 
@@ -66,13 +68,13 @@ def test_unchanged_world_gives_an_unchanged_status() -> None:
 def test_transition_times_move_only_with_what_changed() -> None:
     first = status(ADAPTER, [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADING)], {}, NOW)
     second = status(ADAPTER, [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)], first, LATER)
-    times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
+    times = {condition["type"]: condition["lastTransitionTime"] for condition in second["conditions"]}
     assert times == {
         "Ready": "2026-11-21T12:05:00Z",
         "Progressing": "2026-11-21T12:05:00Z",
         "Degraded": "2026-11-21T12:00:00Z",
     }
-    assert {one["pod"]: one["since"] for one in second["instances"]} == {
+    assert {instance["pod"]: instance["since"] for instance in second["instances"]} == {
         "a": "2026-11-21T12:00:00Z",
         "b": "2026-11-21T12:05:00Z",
     }
@@ -89,7 +91,7 @@ def test_list_is_capped_with_failed_first_and_counts_stay_whole() -> None:
 
 
 def test_status_fits_the_custom_resources_own_model() -> None:
-    world = [instance(one.value.lower(), one) for one in InstanceState]
+    world = [instance(state.value.lower(), state) for state in InstanceState]
     LoraAdapterStatus.model_validate(status(ADAPTER, world, {}, NOW))
 
 
@@ -100,7 +102,7 @@ def test_each_outcome_is_an_event_once() -> None:
     assert events({}, loading) == ()
     assert events(loading, failed) == (Event("Warning", "EngineRejected", "a: No adapter found"),)
     assert events(failed, loaded) == (Event("Normal", "Loaded", "The adapter is loaded on 1 pod."),)
-    assert [one.reason for one in events(loaded, loading)] == ["NotReady"]
+    assert [event.reason for event in events(loaded, loading)] == ["NotReady"]
 
 
 def test_one_fault_on_many_pods_is_one_event() -> None:
@@ -116,7 +118,7 @@ def test_progress_of_a_rollout_is_reported() -> None:
     after = status(ADAPTER, [new, old], {}, NOW)
     assert ready(after) == ("False", "RollingOut")
     assert (after["readyReplicas"], after["updatedReplicas"]) == (2, 1)
-    messages = [one["message"] for one in after["conditions"]]
+    messages = [condition["message"] for condition in after["conditions"]]
     assert messages == [
         "The adapter is loaded on 2 of 2 pods. 1 of them serves the current source. b: Waiting: maxUnavailable is 1.",
         "b: Waiting: maxUnavailable is 1.",
@@ -124,17 +126,17 @@ def test_progress_of_a_rollout_is_reported() -> None:
     ]
 
 
-def test_what_is_asked_for_is_no_warning_and_what_is_lost_is() -> None:
+def test_spec_change_is_no_warning_and_a_lost_adapter_is() -> None:
     two = [instance("a", InstanceState.LOADED), instance("b", InstanceState.LOADED)]
     before = status(ADAPTER, two, {}, NOW)
     grown = status(ADAPTER, [*two, instance("c", InstanceState.LOADING)], before, NOW)
-    assert [(one.type, one.reason) for one in events(before, grown)] == [("Normal", "Loading")]
+    assert [(event.type, event.reason) for event in events(before, grown)] == [("Normal", "Loading")]
     lost = status(ADAPTER, [two[0], instance("b", InstanceState.LOADING)], before, NOW)
-    assert [(one.type, one.reason) for one in events(before, lost)] == [("Warning", "NotReady")]
-    asked = lora_adapter(metadata={"generation": 2}, uri="file:///new")
+    assert [(event.type, event.reason) for event in events(before, lost)] == [("Warning", "NotReady")]
+    changed = lora_adapter(metadata={"generation": 2}, uri="file:///new")
     old = [Instance(pod(name), InstanceState.LOADED, "Outdated", updated=False) for name in "ab"]
-    rolling = status(asked, old, before, NOW)
-    assert [(one.type, one.reason) for one in events(before, rolling)] == [("Normal", "RollingOut")]
+    rolling = status(changed, old, before, NOW)
+    assert [(event.type, event.reason) for event in events(before, rolling)] == [("Normal", "RollingOut")]
 
 
 def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
@@ -143,7 +145,7 @@ def test_fault_of_the_whole_is_reported_once_and_is_degraded() -> None:
     failed = instance("a", InstanceState.FAILED, "AdapterRejected", "rank 64")
     after = status_of(ADAPTER, Placement((failed, old), 2, condition), recorded({}), NOW)
     assert ready(after) == ("False", "RolloutStopped")
-    assert [(one.type, one.reason) for one in events({}, after)] == [
+    assert [(event.type, event.reason) for event in events({}, after)] == [
         ("Warning", "AdapterRejected"),
         ("Warning", "RolloutStopped"),
     ]
@@ -181,7 +183,7 @@ def test_what_is_being_unloaded_is_listed_and_not_counted() -> None:
     world = [instance("a", InstanceState.LOADED), instance("b", InstanceState.UNLOADING)]
     after = status_of(ADAPTER, Placement(tuple(world), 1), recorded({}), NOW)
     assert ready(after) == ("True", "Loaded")
-    assert [one["pod"] for one in after["instances"]] == ["a", "b"]
+    assert [instance["pod"] for instance in after["instances"]] == ["a", "b"]
     assert (after["desiredReplicas"], after["readyReplicas"], after["loadingReplicas"]) == (1, 1, 0)
 
 
@@ -193,7 +195,7 @@ def test_status_of_another_writer_is_replaced() -> None:
     foreign = {"instances": [{"pod": "a", "state": "Loaded"}], "conditions": [{"type": "Ready", "status": "False"}]}
     after = status(ADAPTER, [instance("a", InstanceState.LOADED)], foreign, NOW)
     assert ready(after) == ("True", "Loaded")
-    assert [one.reason for one in events(foreign, after)] == ["Loaded"]
+    assert [event.reason for event in events(foreign, after)] == ["Loaded"]
 
 
 def test_record_kept_of_a_status_shows_any_change_and_is_small() -> None:

@@ -54,20 +54,20 @@ def planned(
 ) -> Plan:
     """Plan for the current revision NEW, `later` seconds after the start."""
     now = NOW + timedelta(seconds=later)
-    found = {one.ref: one for one in workloads}
+    found = {workload.ref: workload for workload in workloads}
     return plan(Snapshot(of or profile(), NEW, verdict or DryRunResult(), users, found, now))
 
 
 def rolls(of: Plan) -> list[WorkloadRef]:
-    return [one.workload.ref for one in of.rolls]
+    return [roll.workload.ref for roll in of.rolls]
 
 
 def reason(of: Plan) -> str:
-    return next(str(one["reason"]) for one in of.status["conditions"] if one["type"] == "RolledOut")
+    return next(str(condition["reason"]) for condition in of.status["conditions"] if condition["type"] == "RolledOut")
 
 
 def message(of: Plan) -> str:
-    return next(str(one["message"]) for one in of.status["conditions"] if one["type"] == "RolledOut")
+    return next(str(condition["message"]) for condition in of.status["conditions"] if condition["type"] == "RolledOut")
 
 
 # --- which workload is rolled
@@ -94,7 +94,7 @@ def test_one_that_is_not_yet_available_holds_the_next_one_up() -> None:
 
 def test_profile_may_say_how_many_at_once() -> None:
     three = [workload(WorkloadRef("Deployment", "team", name)) for name in "cab"]
-    users = [user(one.ref) for one in three]
+    users = [user(workload.ref) for workload in three]
     assert [ref.name for ref in rolls(planned(users, *three, of=profile(at_once="2")))] == ["a", "b"]
     assert len(rolls(planned(users, *three, of=profile(at_once="nonsense")))) == 1
 
@@ -150,7 +150,7 @@ def test_profile_that_no_pod_can_have_rolls_nothing() -> None:
     result = planned([user(A)], workload(A), verdict=wrong)
     assert result.rolls == ()
     assert "spec.containers[0].image: Required value" in result.status["lastError"]
-    assert [(one.type, one.reason) for one in result.events] == [("Warning", "Rejected")]
+    assert [(event.type, event.reason) for event in result.events] == [("Warning", "Rejected")]
     again = planned([user(A)], workload(A), verdict=wrong, of=profile(status=result.status), later=60)
     assert again.status == result.status
     assert again.events == ()
@@ -173,10 +173,10 @@ def test_workload_that_is_not_up_stops_the_rollout_until_it_is() -> None:
     assert stopped.rolls == ()
     assert reason(stopped) == "Stopped"
     assert "Deployment team/a did not become ready: deadline exceeded" in stopped.status["lastError"]
-    assert [(one.type, one.reason) for one in stopped.events] == [("Warning", "Stopped")]
+    assert [(event.type, event.reason) for event in stopped.events] == [("Warning", "Stopped")]
     better = planned([user(A, NEW), user(B)], workload(A, marked=NEW), workload(B), of=profile(status=stopped.status))
     assert rolls(better) == [B]
-    assert [(one.type, one.reason) for one in better.events] == [("Normal", "Resumed")]
+    assert [(event.type, event.reason) for event in better.events] == [("Normal", "Resumed")]
     assert "lastError" not in better.status
 
 
@@ -236,10 +236,10 @@ def test_never_more_are_down_than_may_be(
         for ref, (marked, is_up, failure) in states.items()
     ]
     result = planned(users, *workloads, of=profile(at_once=str(at_once)))
-    down = [one for one in workloads if one.rolled.get("patio") == NEW and not one.is_up]
+    down = [workload for workload in workloads if workload.rolled.get("patio") == NEW and not workload.is_up]
     assert len(result.rolls) <= max(at_once - len(down), 0)
-    assert all(any(ref == one and revision == OLD for one, revision in pods) for ref in rolls(result))
-    if any(one.failure for one in down):
+    assert all(any(ref == pod and revision == OLD for pod, revision in pods) for ref in rolls(result))
+    if any(workload.failure for workload in down):
         assert result.rolls == ()
     assert result.status["currentPods"] + result.status["behindPods"] == result.status["pods"] == len(pods)
 
@@ -287,7 +287,7 @@ def test_pods_of_other_profiles_or_terminating_are_not_counted() -> None:
     odd = pod("odd")
     odd["metadata"]["annotations"]["patio.dev/injected"] = "{"
     pods = [going, pod("other", revisions={"gpu": OLD}), odd, {"metadata": {"name": "x"}}]
-    assert pods_with("patio", [use_of(one["metadata"]) for one in pods]) == []
+    assert pods_with("patio", [use_of(pod["metadata"]) for pod in pods]) == []
 
 
 def deployment(*, spec: Object | None = None, **status: Any) -> Object:
@@ -352,7 +352,7 @@ def test_strategy_that_replaces_nothing_is_respected(spec: Object, why: str) -> 
 def test_what_another_controller_makes_is_its_to_roll(kind: str, applied_by: list[str], why: str) -> None:
     body = deployment()
     body["metadata"]["ownerReferences"] = [{"kind": kind, "name": "g", "controller": True}]
-    body["metadata"]["managedFields"] = [{"manager": one, "operation": "Apply"} for one in applied_by]
+    body["metadata"]["managedFields"] = [{"manager": manager, "operation": "Apply"} for manager in applied_by]
     assert decode("StatefulSet", body).held == why
 
 

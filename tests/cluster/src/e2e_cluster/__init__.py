@@ -11,7 +11,7 @@ from e2e_cluster.errors import ClusterError
 from e2e_cluster.kind import KindProvider
 from e2e_cluster.local import LocalProvider
 from e2e_cluster.pins import CLIENTS
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.progress import Report, silent
 from e2e_cluster.provider import Provider, choose
 
 __all__ = [
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 
-def connect(provider: str | None = None, say: Say = silent) -> Provider:
+def connect(provider: str | None = None, report: Report = silent) -> Provider:
     """This machine's provider; nothing is started by asking."""
-    return KindProvider(say) if choose(provider) == "kind" else LocalProvider(say)
+    return KindProvider(report) if choose(provider) == "kind" else LocalProvider(report)
 
 
-def clients(say: Say = silent) -> Binaries:
+def clients(report: Report = silent) -> Binaries:
     """The kubectl and helm that fit the cluster."""
-    return ensure_binaries(CLIENTS, say)
+    return ensure_binaries(CLIENTS, report)

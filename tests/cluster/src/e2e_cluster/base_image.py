@@ -13,7 +13,7 @@ from e2e_cluster.errors import MachineError
 from e2e_cluster.longrun import run_logged
 from e2e_cluster.mounts import remove_folder
 from e2e_cluster.packages import Package, ensure_packages
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
@@ -39,7 +39,7 @@ def base_key() -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def root_archive(cache: Path, say: Say) -> Path:
+def root_archive(cache: Path, report: Report) -> Path:
     """The archive of the base's root file system, made when it is not in the cache (about a minute).
 
     Raises:
@@ -55,18 +55,18 @@ def root_archive(cache: Path, say: Say) -> Path:
         raise MachineError(
             "base image: debootstrap needs root. Run as root, or name an image with --base or PATIO_BASE_IMAGE."
         )
-    ensure_packages([Package("debootstrap", "debootstrap")], say)
+    ensure_packages([Package("debootstrap", "debootstrap")], report)
     root, log = folder / "root", folder / "debootstrap.log"
     remove_folder(root)  # a killed debootstrap leaves it, with /proc and /sys mounted
     folder.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    say(f"base image: a Debian {SUITE} with Python by debootstrap, once, about a minute")
+    report(f"base image: a Debian {SUITE} with Python by debootstrap, once, about a minute")
     include = f"--include={','.join(PACKAGES)}"
-    run_logged("base image", ["debootstrap", "--variant=minbase", include, SUITE, str(root)], log, say)
+    run_logged("base image", ["debootstrap", "--variant=minbase", include, SUITE, str(root)], log, report)
     partial = archive.with_suffix(".partial")
     left_out = [f"--exclude={pattern}" for pattern in LEFT_OUT]
     tar = ["tar", "--directory", str(root), "--one-file-system", "--numeric-owner", *left_out]
-    run_logged("base image", [*tar, "--create", "--file", str(partial), "."], log, say)
+    run_logged("base image", [*tar, "--create", "--file", str(partial), "."], log, report)
     partial.replace(archive)
     remove_folder(root)
     return archive

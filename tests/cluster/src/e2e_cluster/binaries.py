@@ -20,7 +20,7 @@ from pathlib import Path
 from e2e_cluster.errors import ClusterError, MachineError
 from e2e_cluster.pins import BINARIES, Binary, content_key, linker_flags, parse_go_version, required_go
 from e2e_cluster.places import TOOLS, cache_root
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.progress import Report, silent
 
 HEARTBEAT = 10.0
 
@@ -54,17 +54,17 @@ class _Build:
 
 
 def ensure_binaries(
-    names: Iterable[str], say: Say = silent, *, tools: Path = TOOLS, cache: Path | None = None
+    names: Iterable[str], report: Report = silent, *, tools: Path = TOOLS, cache: Path | None = None
 ) -> Binaries:
     """Build those that the cache does not hold, and say where all of them are."""
     folder = (cache or cache_root()) / "bin"
     builds = _plan(tuple(names), tools, folder)
     if any(not build.target.exists() for build in builds):
         _check_go(tools, {build.binary.module for build in builds})
-        with locked(folder / ".lock", say, "another run builds binaries: waiting for it"):
+        with locked(folder / ".lock", report, "another run builds binaries: waiting for it"):
             lacking = [build for build in builds if not build.target.exists()]
             for number, build in enumerate(lacking, start=1):
-                _build(build, tools, say, f"{number}/{len(lacking)}")
+                _build(build, tools, report, f"{number}/{len(lacking)}")
     return Binaries({build.binary.name: build.target for build in builds})
 
 
@@ -85,7 +85,7 @@ def _plan(names: tuple[str, ...], tools: Path, folder: Path) -> list[_Build]:
 
 
 @contextmanager
-def locked(path: Path, say: Say, waiting: str) -> Iterator[None]:
+def locked(path: Path, report: Report, waiting: str) -> Iterator[None]:
     """Hold an exclusive lock on a folder that is there, or on a file made for it.
 
     It ends with the process, however that ends.
@@ -96,7 +96,7 @@ def locked(path: Path, say: Say, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(waiting)
+            report(waiting)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -125,13 +125,13 @@ def go_suffices(found: tuple[int, ...], toolchain: str, needed: tuple[int, ...])
     return found >= needed or (found >= (1, 21) and toolchain != "local")
 
 
-def _build(build: _Build, tools: Path, say: Say, position: str) -> None:
+def _build(build: _Build, tools: Path, report: Report, position: str) -> None:
     name = build.binary.name
     build.target.parent.mkdir(parents=True, exist_ok=True)
     partial = build.target.with_name(f".{name}.partial")
     command = ["go", "build", "-v", "-trimpath", "-ldflags", build.flags, "-o", str(partial)]
     began = time.monotonic()
-    say(f"building {name} ({position})")
+    report(f"building {name} ({position})")
     running = subprocess.Popen(
         [*command, build.binary.package],
         cwd=tools / build.binary.module,
@@ -149,7 +149,7 @@ def _build(build: _Build, tools: Path, say: Say, position: str) -> None:
             running.wait(HEARTBEAT)
             break
         except subprocess.TimeoutExpired:
-            say(f"building {name}: {len(lines)} packages compiled, {time.monotonic() - began:.0f} s")
+            report(f"building {name}: {len(lines)} packages compiled, {time.monotonic() - began:.0f} s")
         except BaseException:
             running.kill()
             running.wait()
@@ -158,4 +158,4 @@ def _build(build: _Build, tools: Path, say: Say, position: str) -> None:
     if running.returncode != 0:
         raise ClusterError(f"`{' '.join(command)}` failed:\n{''.join(lines[-20:])}")
     partial.replace(build.target)
-    say(f"built {name} in {time.monotonic() - began:.0f} s")
+    report(f"built {name} in {time.monotonic() - began:.0f} s")

@@ -15,7 +15,7 @@ from typing import Protocol
 from e2e_cluster.errors import MachineError
 from e2e_cluster.longrun import run_logged
 from e2e_cluster.packages import Package, ensure_packages
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class ImageBuilder(Protocol):
     def can_get(self, ref: str) -> bool:
         """Whether the image is here, or can be fetched now."""
 
-    def import_root(self, archive: Path, ref: str, log: Path, say: Say) -> None:
+    def import_root(self, archive: Path, ref: str, log: Path, report: Report) -> None:
         """Make an image of one layer from the archive of a root file system."""
 
-    def build(self, build: Build, log: Path, say: Say) -> None:
+    def build(self, build: Build, log: Path, report: Report) -> None:
         """Build an image, reusing the layers that have not changed."""
 
-    def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
+    def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
         """Write the image as a docker-archive that containerd and kind can load."""
 
 
@@ -64,18 +64,18 @@ class Docker:
         """Whether the image is here, or can be pulled."""
         return _succeeds(["docker", "image", "inspect", ref]) or _succeeds(["docker", "pull", "--quiet", ref])
 
-    def import_root(self, archive: Path, ref: str, log: Path, say: Say) -> None:
+    def import_root(self, archive: Path, ref: str, log: Path, report: Report) -> None:
         """Make an image of one layer."""
-        run_logged(ref, ["docker", "import", str(archive), ref], log, say)
+        run_logged(ref, ["docker", "import", str(archive), ref], log, report)
 
-    def build(self, build: Build, log: Path, say: Say) -> None:
+    def build(self, build: Build, log: Path, report: Report) -> None:
         """Build with BuildKit, which knows RUN --mount."""
         command = ["docker", "build", "--progress=plain", *_options(build), str(build.context)]
-        run_logged(build.ref, command, log, say, environ={**os.environ, "DOCKER_BUILDKIT": "1"})
+        run_logged(build.ref, command, log, report, environ={**os.environ, "DOCKER_BUILDKIT": "1"})
 
-    def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
+    def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
         """Write the docker-archive."""
-        run_logged(ref, ["docker", "save", "--output", str(archive), ref], log, say)
+        run_logged(ref, ["docker", "save", "--output", str(archive), ref], log, report)
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,24 @@ class Buildah:
             not ref.startswith("localhost/") and _succeeds(self._buildah("pull", "--quiet", ref))
         )
 
-    def import_root(self, archive: Path, ref: str, log: Path, say: Say) -> None:
+    def import_root(self, archive: Path, ref: str, log: Path, report: Report) -> None:
         """Make an image of one layer."""
         made = subprocess.run(self._buildah("from", "scratch"), check=True, capture_output=True, text=True)
         container = made.stdout.strip()
-        run_logged(ref, self._buildah("add", container, str(archive), "/"), log, say)
-        run_logged(ref, self._buildah("commit", "--rm", container, ref), log, say)
+        run_logged(ref, self._buildah("add", container, str(archive), "/"), log, report)
+        run_logged(ref, self._buildah("commit", "--rm", container, ref), log, report)
 
-    def build(self, build: Build, log: Path, say: Say) -> None:
+    def build(self, build: Build, log: Path, report: Report) -> None:
         """Build with the layers of earlier builds."""
         how = ["--isolation", "chroot", "--network", "host", "--layers", "--pull=false"]
-        run_logged(build.ref, self._buildah("bud", *how, *_options(build), str(build.context)), log, say)
+        run_logged(build.ref, self._buildah("bud", *how, *_options(build), str(build.context)), log, report)
 
-    def save(self, ref: str, archive: Path, log: Path, say: Say) -> None:
+    def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
         """Write the docker-archive."""
-        run_logged(ref, self._buildah("push", "--quiet", ref, f"docker-archive:{archive}:{ref}"), log, say)
+        run_logged(ref, self._buildah("push", "--quiet", ref, f"docker-archive:{archive}:{ref}"), log, report)
 
 
-def find_builder(cache: Path, say: Say) -> ImageBuilder:
+def find_builder(cache: Path, report: Report) -> ImageBuilder:
     """Docker where its daemon answers, otherwise buildah.
 
     Raises:
@@ -127,7 +127,7 @@ def find_builder(cache: Path, say: Say) -> ImageBuilder:
     """
     if shutil.which("docker") and _succeeds(["docker", "info"]):
         return Docker()
-    ensure_packages([Package("buildah", "buildah")], say)
+    ensure_packages([Package("buildah", "buildah")], report)
     if os.geteuid() != 0:
         raise MachineError("images: no Docker daemon answers, and building with buildah here needs root.")
     return Buildah(cache / "buildah")

@@ -22,7 +22,7 @@ from e2e_cluster.binaries import locked
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.image_builders import Build, ImageBuilder, find_builder
 from e2e_cluster.places import cache_root
-from e2e_cluster.progress import Say, silent, timed
+from e2e_cluster.progress import Report, silent, timed
 
 PUBLIC_BASE = "docker.io/library/python:3.11-slim-bookworm"
 """The default of BASE in the Dockerfiles."""
@@ -51,7 +51,7 @@ def build(
     tag: str = "dev",
     *,
     base: str | None = None,
-    say: Say = silent,
+    report: Report = silent,
     environ: Mapping[str, str] = os.environ,
     builder: ImageBuilder | None = None,
 ) -> list[Image]:
@@ -62,7 +62,7 @@ def build(
 
     """
     repository, cache = _repository(), cache_root(environ)
-    builder = builder or find_builder(cache, say)
+    builder = builder or find_builder(cache, report)
     chosen = base or environ.get("PATIO_BASE_IMAGE") or None
     folder = cache / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +73,9 @@ def build(
         key = image_key(repository, DOCKERFILES[name], ref, base_name)
         image = Image(name, ref, folder / f"{name}-{key}.tar")
         if not image.archive.exists():
-            with locked(folder / ".lock", say, "another run builds images: waiting for it"):
+            with locked(folder / ".lock", report, "another run builds images: waiting for it"):
                 if not image.archive.exists():
-                    _build(image, builder, repository, cache, chosen, environ, say)
+                    _build(image, builder, repository, cache, chosen, environ, report)
         image.archive.touch()
         images.append(image)
     return images
@@ -121,37 +121,37 @@ def _build(
     cache: Path,
     chosen: str | None,
     environ: Mapping[str, str],
-    say: Say,
+    report: Report,
 ) -> None:
     started = time.monotonic()
     log = image.archive.parent / f"{image.name}.log"
     log.unlink(missing_ok=True)
-    say(f"image {image.name}: building with {builder.name} (log: {log})")
+    report(f"image {image.name}: building with {builder.name} (log: {log})")
     arguments, secrets = certificate_options(environ)
     dockerfile = repository / DOCKERFILES[image.name]
     builder.tidy()  # after a build that was killed
     try:
-        arguments["BASE"] = chosen or _base(builder, cache, log, say)
-        builder.build(Build(image.ref, dockerfile, repository, arguments, secrets), log, say)
+        arguments["BASE"] = chosen or _base(builder, cache, log, report)
+        builder.build(Build(image.ref, dockerfile, repository, arguments, secrets), log, report)
     finally:
         builder.tidy()
     partial = image.archive.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    builder.save(image.ref, partial, log, say)
+    builder.save(image.ref, partial, log, report)
     partial.rename(image.archive)
     size = image.archive.stat().st_size / 1e6
-    say(f"image {image.name}: {image.ref}, {size:.0f} MB, {time.monotonic() - started:.0f} s")
+    report(f"image {image.name}: {image.ref}, {size:.0f} MB, {time.monotonic() - started:.0f} s")
     older = sorted(image.archive.parent.glob(f"{image.name}-{'?' * 16}.tar"), key=lambda path: path.stat().st_mtime)
     for archive in older[:-KEPT]:
         archive.unlink(missing_ok=True)
 
 
-def _base(builder: ImageBuilder, cache: Path, log: Path, say: Say) -> str:
+def _base(builder: ImageBuilder, cache: Path, log: Path, report: Report) -> str:
     if builder.name == "docker" and builder.can_get(PUBLIC_BASE):
         return PUBLIC_BASE
     ref = f"localhost/patio-base:{base_key()}"
     if not builder.can_get(ref):
-        builder.import_root(root_archive(cache, say), ref, log, say)
+        builder.import_root(root_archive(cache, report), ref, log, report)
     return ref
 
 
@@ -178,11 +178,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", help="build on this image (default: PATIO_BASE_IMAGE, else one that can be had)")
 
 
-def run(arguments: argparse.Namespace, say: Say) -> int:
+def run(arguments: argparse.Namespace, report: Report) -> int:
     """Build, and print one line for each image: its reference and its archive."""
     if unknown := sorted(set(arguments.names) - set(DOCKERFILES)):
         raise ClusterError(f"images: there is no {', '.join(unknown)}; there are {', '.join(DOCKERFILES)}.")
-    for image in build(arguments.names or tuple(DOCKERFILES), arguments.tag, base=arguments.base, say=say):
+    for image in build(arguments.names or tuple(DOCKERFILES), arguments.tag, base=arguments.base, report=report):
         print(f"{image.ref} {image.archive}")
     return 0
 

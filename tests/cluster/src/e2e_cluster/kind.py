@@ -19,7 +19,7 @@ from e2e_cluster.errors import ClusterError
 from e2e_cluster.pins import KIND
 from e2e_cluster.places import cache_root
 from e2e_cluster.probes import get, node_is_usable
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.progress import Report, silent
 from e2e_cluster.provider import Status, save_image
 
 DEADLINE = 60.0
@@ -56,8 +56,8 @@ class KindProvider:
 
     name = "kind"
 
-    def __init__(self, say: Say = silent) -> None:
-        self._say = say
+    def __init__(self, report: Report = silent) -> None:
+        self._report = report
 
     @property
     def kubeconfig(self) -> Path:
@@ -66,13 +66,13 @@ class KindProvider:
 
     def tools(self) -> Binaries:
         """Build kind, kubectl and helm; the rest comes in the node's image."""
-        return ensure_binaries(KIND, self._say)
+        return ensure_binaries(KIND, self._report)
 
     def up(self) -> None:
         """Reuse a cluster whose node is ready, or make one."""
         binaries = self.tools()
         if self._is_usable(binaries):
-            self._say(f"the cluster is up already: KUBECONFIG={self.kubeconfig}")
+            self._report(f"the cluster is up already: KUBECONFIG={self.kubeconfig}")
             return
         self._kind(binaries, "delete", "cluster", "--name", CLUSTER)
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class KindProvider:
             file.write(cluster_configuration())
             file.flush()
             self._kind(binaries, "create", "cluster", "--config", file.name, "--wait", "180s")
-        self._say(f"the cluster is up: KUBECONFIG={self.kubeconfig}")
+        self._report(f"the cluster is up: KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
         """Delete the cluster, and check that kind knows of none."""
@@ -89,7 +89,7 @@ class KindProvider:
         self.kubeconfig.unlink(missing_ok=True)
         if self._exists(binaries):
             raise ClusterError(f"kind still has a cluster {CLUSTER!r} after deleting it")
-        self._say("the cluster is gone")
+        self._report("the cluster is gone")
 
     def load_images(self, images: Sequence[str]) -> None:
         """Put archives, or images of this machine, on the node."""
@@ -99,9 +99,9 @@ class KindProvider:
                 archive = Path(image)
                 if not archive.is_file():
                     archive = Path(scratch) / f"{number}.tar"
-                    save_image(image, archive, self._say)
+                    save_image(image, archive, self._report)
                 self._kind(binaries, "load", "image-archive", str(archive), "--name", CLUSTER)
-                self._say(f"{image}: loaded")
+                self._report(f"{image}: loaded")
 
     def restart_kubelet(self) -> None:
         """Kill the kubelet in the node's container, where systemd starts it again."""
@@ -133,7 +133,7 @@ class KindProvider:
         return node_is_usable(get(binaries.kubectl, self.kubeconfig, "node", f"{CLUSTER}-control-plane"))
 
     def _kind(self, binaries: Binaries, *arguments: str) -> str:
-        self._say(f"kind {' '.join(arguments)}")
+        self._report(f"kind {' '.join(arguments)}")
         done = subprocess.run(
             [str(binaries["kind"]), *arguments],
             capture_output=True,

@@ -29,8 +29,8 @@ from e2e_cluster.packages import CLUSTER_PACKAGES, ensure_packages, system_path
 from e2e_cluster.pins import LOCAL
 from e2e_cluster.places import Folders
 from e2e_cluster.probes import api_is_ready, get, listens, node_is_usable, resolves, tls_context
-from e2e_cluster.processes import find_ours, kill_one, start, wait_until
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.processes import find_cluster_processes, kill_process, start, wait_until
+from e2e_cluster.progress import Report, silent
 from e2e_cluster.provider import Status, save_image
 from e2e_cluster.residue import find_residue, remove_residue
 
@@ -51,11 +51,11 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Differs whenever a binary's pin, an argument or a configuration file differs."""
-        said = {
+        parts = {
             "files": {str(path): text for path, text in self.files.items()},
             "processes": {name: process.argv for name, process in self.processes.items()},
         }
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def plan(folders: Folders, binaries: Binaries, containerd: Path) -> Plan:
@@ -124,8 +124,8 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, say: Say = silent, folders: Folders | None = None) -> None:
-        self._say = say
+    def __init__(self, report: Report = silent, folders: Folders | None = None) -> None:
+        self._report = report
         self._folders = folders or Folders()
 
     @property
@@ -135,8 +135,8 @@ class LocalProvider:
 
     def tools(self) -> Binaries:
         """Install packages and build binaries."""
-        ensure_packages(CLUSTER_PACKAGES, self._say)
-        return ensure_binaries(LOCAL, self._say)
+        ensure_packages(CLUSTER_PACKAGES, self._report)
+        return ensure_binaries(LOCAL, self._report)
 
     def up(self) -> None:
         """Reuse a healthy cluster of the same plan, or clear up and start one."""
@@ -145,10 +145,10 @@ class LocalProvider:
         with self._lock():
             wanted = self._plan(binaries)
             if self._is_usable(wanted, binaries):
-                self._say(f"the cluster is up already: KUBECONFIG={self.kubeconfig}")
+                self._report(f"the cluster is up already: KUBECONFIG={self.kubeconfig}")
                 return
             if leftovers := find_residue(self._folders):
-                self._say(f"clearing what an earlier run left: {_summary(leftovers)}")
+                self._report(f"clearing what an earlier run left: {_summary(leftovers)}")
                 remove_residue(self._folders)
             self._start(wanted, binaries)
 
@@ -158,9 +158,9 @@ class LocalProvider:
         with self._lock():
             if find_residue(self._folders):
                 remove_residue(self._folders)
-                self._say("the cluster is gone, nothing of it is left")
+                self._report("the cluster is gone, nothing of it is left")
             else:
-                self._say("no cluster, and nothing left of one")
+                self._report("no cluster, and nothing left of one")
 
     def load_images(self, images: Sequence[str]) -> None:
         """Import into the node's containerd what it does not have yet."""
@@ -170,7 +170,7 @@ class LocalProvider:
                 archive = Path(image)
                 if not archive.is_file():
                     archive = Path(scratch) / f"{number}.tar"
-                    save_image(image, archive, self._say)
+                    save_image(image, archive, self._report)
                 self._import(archive)
 
     def restart_kubelet(self) -> None:
@@ -180,7 +180,7 @@ class LocalProvider:
         with self._lock():
             wanted = self._plan(binaries)
             component = wanted.processes["kubelet"]
-            kill_one(self._running(wanted)["kubelet"], self._folders.root)
+            kill_process(self._running(wanted)["kubelet"], self._folders.root)
             log = self._folders.logs / "kubelet.log"
             running = {"kubelet": start(component, log, mark=self._folders.root)}
             wait_until(
@@ -193,7 +193,7 @@ class LocalProvider:
         found = find_residue(self._folders)
         if not found:
             return Status(False, ("there is no local cluster, and nothing left of one",))
-        binaries = ensure_binaries(LOCAL, self._say)
+        binaries = ensure_binaries(LOCAL, self._report)
         wanted = self._plan(binaries)
         running = self._running(wanted)
         lines = [
@@ -207,7 +207,7 @@ class LocalProvider:
 
     def _lock(self) -> AbstractContextManager[None]:
         # The folder above the state's: the same for every user and cache, and never removed by `down`.
-        return locked(self._folders.root.parent, self._say, "another run changes the cluster: waiting for it")
+        return locked(self._folders.root.parent, self._report, "another run changes the cluster: waiting for it")
 
     def _plan(self, binaries: Binaries) -> Plan:
         containerd = shutil.which("containerd", path=system_path())
@@ -216,7 +216,7 @@ class LocalProvider:
         return plan(self._folders, binaries, Path(containerd).resolve())
 
     def _running(self, wanted: Plan) -> dict[str, int]:
-        pids = {process.executable: process.pid for process in find_ours(self._folders.root)}
+        pids = {process.executable: process.pid for process in find_cluster_processes(self._folders.root)}
         by_name = {name: pids.get(process.argv[0]) for name, process in wanted.processes.items()}
         return {name: pid for name, pid in by_name.items() if pid is not None}
 
@@ -253,7 +253,7 @@ class LocalProvider:
 
         def wait(what: str, condition: Callable[[], bool]) -> None:
             wait_until(what, condition, DEADLINE, running, folders.logs)
-            self._say(what)
+            self._report(what)
 
         launch("etcd", "containerd")
         wait("etcd answers", lambda: listens(folders.root / "etcd.sock"))
@@ -275,7 +275,7 @@ class LocalProvider:
             lambda: bool(get(binaries.kubectl, self.kubeconfig, "serviceaccount", "default")),
         )
         folders.ready_mark.write_text(wanted.fingerprint)
-        self._say(f"the cluster is up: KUBECONFIG={self.kubeconfig}")
+        self._report(f"the cluster is up: KUBECONFIG={self.kubeconfig}")
 
     def _write_certificates(self) -> Pair:
         folder = self._folders.certificates
@@ -320,7 +320,7 @@ class LocalProvider:
         records = {self._image_record(image.name): image.identity for image in images}
         spoken = ", ".join(image.name for image in images)
         if all(file.exists() and file.read_text() == identity for file, identity in records.items()):
-            self._say(f"{spoken}: on the node already")
+            self._report(f"{spoken}: on the node already")
             return
         ctr = ["ctr", "--address", str(self._folders.containerd_socket), "--namespace", "k8s.io"]
         done = subprocess.run(
@@ -335,7 +335,7 @@ class LocalProvider:
         for file, identity in records.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(identity)
-        self._say(f"{spoken}: loaded")
+        self._report(f"{spoken}: loaded")
 
     def _image_record(self, image: str) -> Path:
         return self._folders.images / hashlib.sha256(image.encode()).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e2e_cluster.errors import ClusterError
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life of a command that is still running."""
@@ -22,7 +22,7 @@ class CommandError(ClusterError):
 
 
 def run_logged(
-    title: str, command: Sequence[str], log: Path, say: Say, *, environ: Mapping[str, str] | None = None
+    title: str, command: Sequence[str], log: Path, report: Report, *, environ: Mapping[str, str] | None = None
 ) -> None:
     """Run a command with its output appended to a log.
 
@@ -44,7 +44,7 @@ def run_logged(
                 try:
                     code = process.wait(timeout=HEARTBEAT)
                 except subprocess.TimeoutExpired:
-                    say(f"{title}: still at it after {time.monotonic() - began:.0f} s")
+                    report(f"{title}: still at it after {time.monotonic() - began:.0f} s")
         finally:
             if process.poll() is None:
                 process.terminate()

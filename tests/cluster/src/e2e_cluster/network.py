@@ -55,12 +55,12 @@ def lower_network() -> None:
 
 def leftover_interfaces() -> list[str]:
     """Our interface, and this machine's ends of the pods' links."""
-    return [] if (listed := _addresses()) is None else ours_among(listed)
+    return [] if (listed := _addresses()) is None else own_links(listed)
 
 
-def ours_among(addresses: str) -> list[str]:
+def own_links(addresses: str) -> list[str]:
     """Which interfaces of ``ip -json -details address`` are a cluster's."""
-    return [link["ifname"] for link in json.loads(addresses) if _is_ours(link)]
+    return [link["ifname"] for link in json.loads(addresses) if _is_own_link(link)]
 
 
 def strangers_in_range(addresses: str) -> list[str]:
@@ -68,11 +68,11 @@ def strangers_in_range(addresses: str) -> list[str]:
     return [
         link["ifname"]
         for link in json.loads(addresses)
-        if not _is_ours(link) and any(address in RANGE for address in _ipv4(link))
+        if not _is_own_link(link) and any(address in RANGE for address in _ipv4(link))
     ]
 
 
-def _is_ours(link: dict[str, Any]) -> bool:
+def _is_own_link(link: dict[str, Any]) -> bool:
     if link.get("ifname") == INTERFACE:
         return True
     kind = link.get("linkinfo", {}).get("info_kind")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e_cluster.errors import MachineError
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 
@@ -56,7 +56,7 @@ def missing(packages: Iterable[Package], present: Callable[[str], bool] = is_pre
     return tuple(package for package in packages if not present(package.provides))
 
 
-def ensure_packages(packages: Iterable[Package], say: Say) -> None:
+def ensure_packages(packages: Iterable[Package], report: Report) -> None:
     """Install what is missing, or say in one message all that is."""
     lacking = missing(packages)
     if not lacking:
@@ -67,7 +67,7 @@ def ensure_packages(packages: Iterable[Package], say: Say) -> None:
             f"missing on this machine: {', '.join(f'{p.name} (for {p.provides})' for p in lacking)}. "
             f"Install them (Debian, Ubuntu: sudo apt-get install {' '.join(names)}), or run as root there."
         )
-    say(f"installing {', '.join(names)} with apt-get")
+    report(f"installing {', '.join(names)} with apt-get")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-q"],

@@ -102,36 +102,36 @@ def lives_in(mountinfo: str, state: Path) -> bool:
     return any(mount.point == "/" and f"{state}/" in mount.options for mount in parse_mounts(mountinfo))
 
 
-def find_ours(state: Path, proc: Path = PROC) -> list[Found]:
+def find_cluster_processes(state: Path, proc: Path = PROC) -> list[Found]:
     """Every living process of the cluster with this state folder."""
-    found = (_describe(pid, proc) for pid in _pids(proc) if _is_ours(proc / str(pid), state))
+    found = (_describe(pid, proc) for pid in _pids(proc) if _is_of_cluster(proc / str(pid), state))
     return [process for process in found if process is not None]
 
 
-def kill_ours(state: Path, deadline: float = KILL_DEADLINE) -> list[Found]:
+def kill_cluster_processes(state: Path, deadline: float = KILL_DEADLINE) -> list[Found]:
     """Kill everything of ours until nothing is found any more; answers with what survived.
 
     SIGKILL at once: what they would save is about to be deleted, and a component that is given time
     restarts what was just killed.
     """
     end = time.monotonic() + deadline
-    while remaining := find_ours(state):
+    while remaining := find_cluster_processes(state):
         for process in remaining:
-            kill_one(process.pid, state)
+            kill_process(process.pid, state)
         if time.monotonic() > end:
             return remaining
         time.sleep(POLL)
     return []
 
 
-def kill_one(pid: int, state: Path) -> None:
+def kill_process(pid: int, state: Path) -> None:
     """Kill a process if it is ours: the descriptor fixes which process the check was about."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if _is_ours(PROC / str(pid), state):
+        if _is_of_cluster(PROC / str(pid), state):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
         pass
@@ -143,7 +143,7 @@ def _pids(proc: Path) -> Iterator[int]:
     return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
-def _is_ours(folder: Path, state: Path) -> bool:
+def _is_of_cluster(folder: Path, state: Path) -> bool:
     # A zombie has neither environment nor mounts: it is dead, and its parent's to bury.
     try:
         return is_marked((folder / "environ").read_bytes(), state) or lives_in(

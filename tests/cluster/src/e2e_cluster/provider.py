@@ -15,7 +15,7 @@ from typing import Protocol
 
 from e2e_cluster.binaries import Binaries
 from e2e_cluster.errors import ClusterError
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 NAMES = ("kind", "local")
 VARIABLE = "PATIO_CLUSTER_PROVIDER"
@@ -72,18 +72,18 @@ def docker_answers() -> bool:
 
 
 def choose(
-    asked: str | None = None,
+    requested: str | None = None,
     environ: Mapping[str, str] = os.environ,
     has_docker: Callable[[], bool] = docker_answers,
 ) -> str:
     """The provider's name for this machine."""
-    name = asked or environ.get(VARIABLE)
+    name = requested or environ.get(VARIABLE)
     if name and name not in NAMES:
         raise ClusterError(f"there is no provider {name!r}: choose one of {', '.join(NAMES)}")
     return name or ("kind" if has_docker() else "local")
 
 
-def save_image(image: str, archive: Path, say: Say) -> None:
+def save_image(image: str, archive: Path, report: Report) -> None:
     """Write an image that Docker or buildah knows into an archive."""
     tried = []
     for command in (
@@ -92,7 +92,7 @@ def save_image(image: str, archive: Path, say: Say) -> None:
     ):
         if shutil.which(command[0]) is None:
             continue
-        say(f"exporting {image} with {command[0]}")
+        report(f"exporting {image} with {command[0]}")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return

@@ -17,7 +17,7 @@ from e2e_cluster.configuration import CNI_NETWORK
 from e2e_cluster.errors import ResidueError
 from e2e_cluster.mounts import MOUNTINFO, mounts_below, remove_folder
 from e2e_cluster.places import Folders
-from e2e_cluster.processes import find_ours, kill_ours
+from e2e_cluster.processes import find_cluster_processes, kill_cluster_processes
 
 # containerd and its libraries fix these paths; other users of them may be on the machine.
 SHIM_SOCKETS = Path("/run/containerd/s")
@@ -34,7 +34,7 @@ def find_residue(folders: Folders) -> list[str]:
     """What is there of a cluster, each item in words; empty when nothing is."""
     root = folders.root
     return [
-        *map(str, find_ours(root)),
+        *map(str, find_cluster_processes(root)),
         *(f"mount {point}" for point in mounts_below(root, MOUNTINFO.read_text())),
         *(f"interface {name}" for name in network.leftover_interfaces()),
         *(f"nftables table {family} {name}" for family, name in network.leftover_tables()),
@@ -46,7 +46,7 @@ def find_residue(folders: Folders) -> list[str]:
 
 def remove_residue(folders: Folders) -> None:
     """Remove all of it, in the order in which nothing comes back, or say what could not be."""
-    survivors = kill_ours(folders.root)
+    survivors = kill_cluster_processes(folders.root)
     if survivors:
         raise ResidueError("cannot be killed: " + "; ".join(map(str, survivors)))
     network.lower_network()
@@ -79,9 +79,9 @@ def _fixed_files(root: Path) -> list[Path]:
 def our_cni_results(names: Iterable[str]) -> set[str]:
     """Which cached CNI results are ours: those of our network, and the same containers' loopback."""
     all_names = set(names)
-    ours = {name for name in all_names if name.startswith(f"{CNI_NETWORK}-")}
-    containers = {name.removeprefix(f"{CNI_NETWORK}-").removesuffix("-eth0") for name in ours}
-    return ours | ({f"cni-loopback-{container}-lo" for container in containers} & all_names)
+    own_names = {name for name in all_names if name.startswith(f"{CNI_NETWORK}-")}
+    containers = {name.removeprefix(f"{CNI_NETWORK}-").removesuffix("-eth0") for name in own_names}
+    return own_names | ({f"cni-loopback-{container}-lo" for container in containers} & all_names)
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,14 +14,14 @@ from e2e_cluster.binaries import locked
 from e2e_cluster.errors import MachineError
 from e2e_cluster.packages import Package
 from e2e_cluster.places import cache_root
-from e2e_cluster.progress import Say, silent
+from e2e_cluster.progress import Report, silent
 
 PROMTOOL = Package("prometheus", "promtool")
 PROMETHEUS = Package("prometheus", "prometheus")
 UNPACKED = (PROMTOOL, PROMETHEUS)
 
 
-def ensure_unpacked(package: Package, say: Say = silent, cache: Path | None = None) -> Path:
+def ensure_unpacked(package: Package, report: Report = silent, cache: Path | None = None) -> Path:
     """Return the program of a package: from the path, or from the cache, where it is unpacked once."""
     if found := shutil.which(package.provides):
         return Path(found)
@@ -33,9 +33,9 @@ def ensure_unpacked(package: Package, say: Say = silent, cache: Path | None = No
         raise MachineError(
             f"missing on this machine: {package.provides} (Debian has it in {package.name}). Put it on the path."
         )
-    with locked(folder / ".lock", say, f"another run unpacks packages: waiting for it, for {package.name}"):
+    with locked(folder / ".lock", report, f"another run unpacks packages: waiting for it, for {package.name}"):
         if not program.exists():
-            say(f"unpacking {package.name} for {package.provides}")
+            report(f"unpacking {package.name} for {package.provides}")
             _unpack(package.name, folder)
     if not program.exists():
         raise MachineError(f"the package {package.name} has no usr/bin/{package.provides}")

@@ -28,14 +28,14 @@ def main() -> int:
     commands.add_parser("install")
     commands.add_parser("model").add_argument("directory", nargs="?", type=Path, help="default: in the cache")
     commands.add_parser("serve").add_argument("--port", type=int, default=launch.PORT)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        if given.command == "install":
+        if arguments.command == "install":
             print(environment.install(timed()))
-        elif given.command == "model":
-            print(model.write(given.directory or model_directory()))
+        elif arguments.command == "model":
+            print(model.write(arguments.directory or model_directory()))
         else:
-            serve(given.port)
+            serve(arguments.port)
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ from pathlib import Path
 from e2e_cluster.binaries import locked
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.places import cache_root
-from e2e_cluster.progress import Say
+from e2e_cluster.progress import Report
 
 LOCK = "requirements.txt"
 METHOD = "2"
@@ -47,7 +47,7 @@ def location() -> Path:
     return cache_root() / "vllm" / key
 
 
-def install(say: Say) -> Path:
+def install(report: Report) -> Path:
     """Make sure that it is there; return its directory.
 
     Raises:
@@ -61,19 +61,19 @@ def install(say: Say) -> Path:
         raise ClusterError("uv is needed to install vLLM; see https://docs.astral.sh/uv")
     if sys.version_info[:2] != PYTHON:
         raise ClusterError(f"Python 3.11 is needed to compile for the engine's pod; this is {sys.version}")
-    with locked(target.parent / ".lock", say, "another run installs vLLM: waiting for it"):
+    with locked(target.parent / ".lock", report, "another run installs vLLM: waiting for it"):
         if not target.is_dir():
             for leftover in target.parent.glob(".unfinished-*"):
                 shutil.rmtree(leftover)
             unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
             unfinished.chmod(0o755)
-            _fill(unfinished, uv, say)
+            _fill(unfinished, uv, report)
             os.replace(unfinished, target)
     return target
 
 
-def _fill(site: Path, uv: str, say: Say) -> None:
-    with _step("vLLM 0.32.0 for the CPU and its requirements, 5 GB unpacked", say):
+def _fill(site: Path, uv: str, report: Report) -> None:
+    with _step("vLLM 0.32.0 for the CPU and its requirements, 5 GB unpacked", report):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
             lock.write(_lock_text())
             lock.flush()
@@ -88,7 +88,7 @@ def _fill(site: Path, uv: str, say: Say) -> None:
             )
         _call_it_vllm(site)
         _choose_kernel(site)
-    with _step("vLLM's bytecode", say):
+    with _step("vLLM's bytecode", report):
         # Pods mount the directory read-only: without this each start would compile for 40 seconds. The exit status
         # means nothing, since some packages ship templates that are no valid Python.
         subprocess.run(
@@ -141,8 +141,8 @@ def _run(command: list[str]) -> None:
 
 
 @contextmanager
-def _step(what: str, say: Say) -> Iterator[None]:
-    say(f"{what}: installing")
+def _step(what: str, report: Report) -> Iterator[None]:
+    report(f"{what}: installing")
     started = time.monotonic()
     yield
-    say(f"{what}: done in {time.monotonic() - started:.0f} s")
+    report(f"{what}: done in {time.monotonic() - started:.0f} s")

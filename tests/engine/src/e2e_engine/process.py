@@ -55,9 +55,9 @@ class VllmProcess:
         until = time.monotonic() + launch.STARTUP_SECONDS
         while not self.is_ready():
             if self._process is None or self._process.poll() is not None:
-                raise AssertionError(f"vLLM ended; its last words:\n{self._last_words()}")
+                raise AssertionError(f"vLLM ended; its last words:\n{self._log_tail()}")
             if time.monotonic() > until:
-                raise AssertionError(f"vLLM is not up after {launch.STARTUP_SECONDS} s:\n{self._last_words()}")
+                raise AssertionError(f"vLLM is not up after {launch.STARTUP_SECONDS} s:\n{self._log_tail()}")
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
@@ -83,17 +83,17 @@ class VllmProcess:
                 self._process.wait(timeout=LEAVE_SECONDS)
             self.kill()
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         return self._log.read_text()[-3000:]
 
 
 @contextlib.contextmanager
 def running_vllm(
-    models: Path, scratch: Path, say: Callable[[str], None], *, max_model_len: int = launch.MAX_MODEL_LEN
+    models: Path, scratch: Path, report: Callable[[str], None], *, max_model_len: int = launch.MAX_MODEL_LEN
 ) -> Iterator[VllmProcess]:
     """A vLLM that is ready, and gone afterwards. Installs what is missing."""
-    ensure_packages([LIBNUMA], say)
-    process = VllmProcess(environment.install(say), models, scratch, max_model_len)
+    ensure_packages([LIBNUMA], report)
+    process = VllmProcess(environment.install(report), models, scratch, max_model_len)
     try:
         process.start()
         process.wait_until_ready()

@@ -42,12 +42,12 @@ def main() -> None:
     kind = parser.parse_args().engine
     started = time.monotonic()
     with step("the engine and its model"):
-        engine = prepare_engine(kind, say)
+        engine = prepare_engine(kind, report)
     with step("images, a Kubernetes node"):
-        environment = prepare_cluster(image_names(engine), say)
+        environment = prepare_cluster(image_names(engine), report)
     with connected(environment.kubectl, environment.kubeconfig) as kube:
         with step("Patio, installed by Helm"):
-            install_patio(kube, environment, say)
+            install_patio(kube, environment, report)
         with step(f"a RoleBasedGroup with one {engine.name} (starting takes about {engine.seconds_to_ready:.0f} s)"):
             start_engine(kube, engine)
         show_pods(kube)
@@ -61,15 +61,15 @@ def main() -> None:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
+def step(title: str) -> Iterator[None]:
     """Print what begins, and how long it took."""
-    print(f"==> {what}", flush=True)
+    print(f"==> {title}", flush=True)
     started = time.monotonic()
     yield
     print(f"    done in {time.monotonic() - started:.1f} s", flush=True)
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """Print a detail of a step."""
     print(f"    {line}", flush=True)
 
@@ -115,7 +115,9 @@ def show_metrics(kube: Kube) -> None:
     """Print some of the normalised metrics."""
     text = kube.to_pod("GET", NAMESPACE, POD, 9091, "/metrics").text
     details = ("_bucket{", "_created{", "_sum{")
-    lines = [one for one in text.splitlines() if one.startswith("patio:") and not any(part in one for part in details)]
+    lines = [
+        line for line in text.splitlines() if line.startswith("patio:") and not any(part in line for part in details)
+    ]
     for line in lines[:METRICS_SHOWN]:
         print(f"    {line}")
     print()

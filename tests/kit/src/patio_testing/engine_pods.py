@@ -116,20 +116,20 @@ class EnginePod:
         }
         self._start("sidecar", command, variables)
 
-    def kill(self, *which: str) -> None:
+    def kill(self, *process_names: str) -> None:
         """End processes as by SIGKILL."""
-        for one in which:
-            process = self._processes.pop(one)
+        for process_name in process_names:
+            process = self._processes.pop(process_name)
             process.kill()
             process.wait()
 
-    def freeze(self, which: str) -> None:
+    def freeze(self, process_name: str) -> None:
         """Have a process stand still."""
-        self._processes[which].send_signal(signal.SIGSTOP)
+        self._processes[process_name].send_signal(signal.SIGSTOP)
 
-    def thaw(self, which: str) -> None:
+    def thaw(self, process_name: str) -> None:
         """Have it go on."""
-        self._processes[which].send_signal(signal.SIGCONT)
+        self._processes[process_name].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End what still runs."""
@@ -142,19 +142,19 @@ class EnginePod:
 
     def models(self) -> set[str]:
         """Return what the engine lists."""
-        return {one["id"] for one in httpx.get(f"{self.engine}/v1/models").json()["data"]}
+        return {model["id"] for model in httpx.get(f"{self.engine}/v1/models").json()["data"]}
 
     def root(self, name: str) -> str | None:
         """Return the folder that the engine has an adapter from."""
         found = httpx.get(f"{self.engine}/v1/models").json()["data"]
-        return next((one["root"] for one in found if one["id"] == name), None)
+        return next((model["root"] for model in found if model["id"] == name), None)
 
     def marks(self) -> set[str]:
         """Return the names that the pod's labels show."""
         labels = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")["metadata"]["labels"]
         return {key.removeprefix("lora.patio.dev/") for key, value in labels.items() if value == "loaded"}
 
-    def asked(self, path: str) -> list[dict[str, Any]]:
+    def requests(self, path: str) -> list[dict[str, Any]]:
         """Return the requests that the engine got on a path."""
         found: list[dict[str, Any]] = httpx.get(f"{self.engine}/_double/requests", params={"path": path}).json()
         return found
@@ -163,10 +163,10 @@ class EnginePod:
         """Return what both processes logged."""
         return "".join(path.read_text() for path in self._folder.glob(f"{self.name}-*.log"))
 
-    def _start(self, which: str, command: list[str], variables: dict[str, str]) -> None:
+    def _start(self, process_name: str, command: list[str], variables: dict[str, str]) -> None:
         environment = {"PATH": os.environ["PATH"], "POD_NAME": self.name, **variables}
-        with (self._folder / f"{self.name}-{which}.log").open("ab") as log:
-            self._processes[which] = subprocess.Popen(
+        with (self._folder / f"{self.name}-{process_name}.log").open("ab") as log:
+            self._processes[process_name] = subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=log, stderr=log
             )
 
@@ -207,10 +207,10 @@ def until_ready(kube: Kube, namespace: str, name: str, replicas: int, within: fl
     return until(
         f"{name} ready on {replicas}",
         lambda: kube.lora_adapter(namespace, name) or {},
-        lambda one: (
-            is_ready(one)
-            and one["status"]["readyReplicas"] == replicas
-            and one["status"]["observedGeneration"] == one["metadata"]["generation"]
+        lambda adapter: (
+            is_ready(adapter)
+            and adapter["status"]["readyReplicas"] == replicas
+            and adapter["status"]["observedGeneration"] == adapter["metadata"]["generation"]
         ),
         within=within,
     )
@@ -218,4 +218,4 @@ def until_ready(kube: Kube, namespace: str, name: str, replicas: int, within: fl
 
 def loaded_on(adapter: dict[str, Any]) -> set[str]:
     """Return the pods that a LoraAdapter's status says it is loaded on."""
-    return {one["pod"] for one in adapter["status"]["instances"] if one["state"] == "Loaded"}
+    return {instance["pod"] for instance in adapter["status"]["instances"] if instance["state"] == "Loaded"}

@@ -51,7 +51,7 @@ class Engine:
             "shareProcessNamespace": True,
             "enableServiceLinks": False,
             "containers": [dict(self.container)],
-            "volumes": [dict(one) for one in self.volumes],
+            "volumes": [dict(volume) for volume in self.volumes],
         }
 
 
@@ -76,7 +76,7 @@ def double(**flags: str) -> Engine:
             "args": [
                 *("vllm", "serve", str(launch.MODEL), "--served-model-name", BASE_MODEL, "--enable-lora"),
                 *("--host", "0.0.0.0", "--port", str(launch.PORT), "--max-lora-rank", "16"),
-                *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)),
+                *(argument for name, value in flags.items() for argument in (f"--{name.replace('_', '-')}", value)),
             ],
             "ports": [{"containerPort": launch.PORT}],
             "readinessProbe": {"httpGet": {"path": "/health", "port": launch.PORT}, "periodSeconds": 1},
@@ -94,15 +94,15 @@ def double_sglang(**flags: str) -> Engine:
         *("-m", "sglang.launch_server", "--model-path", str(launch.MODEL), "--served-model-name", BASE_MODEL),
         *("--enable-lora", "--enable-metrics", "--host", "0.0.0.0", "--port", str(launch.PORT)),
         *("--max-lora-rank", "16"),
-        *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)),
+        *(argument for name, value in flags.items() for argument in (f"--{name.replace('_', '-')}", value)),
     ]
     probe = {"httpGet": {"path": "/ready", "port": launch.PORT}, "periodSeconds": 1}
     return replace(as_vllm, container={**as_vllm.container, "args": command, "readinessProbe": probe})
 
 
-def vllm(say: Callable[[str], None]) -> Engine:
+def vllm(report: Callable[[str], None]) -> Engine:
     """Return the real vLLM on the CPU; install it and make its model, if they are not there."""
-    installed, models = engine_environment.install(say), model.write(model_directory())
+    installed, models = engine_environment.install(report), model.write(model_directory())
     return Engine(
         name="vLLM",
         container=launch.container(f"docker.io/patio/engine-base:{TAG}", name="engine"),
@@ -111,9 +111,9 @@ def vllm(say: Callable[[str], None]) -> Engine:
     )
 
 
-def prepare_engine(kind: str, say: Callable[[str], None]) -> Engine:
+def prepare_engine(kind: str, report: Callable[[str], None]) -> Engine:
     """Return the engine of this kind: `vllm` or `double`."""
-    return vllm(say) if kind == "vllm" else double()
+    return vllm(report) if kind == "vllm" else double()
 
 
 def image_names(engine: Engine) -> tuple[str, ...]:
@@ -121,23 +121,23 @@ def image_names(engine: Engine) -> tuple[str, ...]:
     return ("sidecar", "operator", "engine-double" if "double" in engine.container["image"] else "engine-base")
 
 
-def prepare_cluster(names: Sequence[str], say: Callable[[str], None]) -> Environment:
+def prepare_cluster(names: Sequence[str], report: Callable[[str], None]) -> Environment:
     """Build the images, bring a cluster up and put them on it."""
-    built = images.build(names, TAG, say=say)
-    provider = e2e_cluster.connect(say=say)
+    built = images.build(names, TAG, report=report)
+    provider = e2e_cluster.connect(report=report)
     provider.up()
-    provider.load_images([str(one.archive) for one in built])
-    clients = e2e_cluster.clients(say)
-    archives = {one.name: one.archive for one in built}
+    provider.load_images([str(image.archive) for image in built])
+    clients = e2e_cluster.clients(report)
+    archives = {image.name: image.archive for image in built}
     return Environment(clients.kubectl, clients.helm, provider.kubeconfig, archives["operator"])
 
 
-def tell(line: str) -> None:
-    """Tell of the progress of long steps, and what was measured, past pytest's capture."""
-    print(line, file=telling_to or sys.stderr, flush=True)
+def log_progress(line: str) -> None:
+    """Print the progress of long steps, and what was measured, past pytest's capture."""
+    print(line, file=progress_stream or sys.stderr, flush=True)
 
 
-telling_to: TextIO | None = None
+progress_stream: TextIO | None = None
 """Where pytest's own output goes, if this is pytest's process."""
 
 
@@ -179,13 +179,13 @@ def deployment(engine: Engine, namespace: str, name: str, replicas: int) -> dict
 
 def lora_adapter(namespace: str, name: str, path: str, **spec: Any) -> dict[str, Any]:
     """Return a LoraAdapter from a path, or a URI, for the role `worker` of the group `demo` if `spec` names no pods."""
-    everyone = {} if {"roleRef", "selector"} & spec.keys() else {"roleRef": {"group": "demo", "role": "worker"}}
+    default_target = {} if {"roleRef", "selector"} & spec.keys() else {"roleRef": {"group": "demo", "role": "worker"}}
     source = {"source": {"uri": path if "://" in path else f"file://{path}"}}
     return {
         "apiVersion": "patio.dev/v1alpha1",
         "kind": "LoraAdapter",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": source | everyone | spec,
+        "spec": source | default_target | spec,
     }
 
 
@@ -203,10 +203,10 @@ def load_manually(kube: Kube, namespace: str, pod: str, name: str, path: str) ->
     kube.kubectl("-n", namespace, "exec", pod, "-c", "engine", "--", "python", "-c", LOAD, body)
 
 
-def install_patio(kube: Kube, environment: Environment, say: Callable[[str], None], *values: str) -> None:
+def install_patio(kube: Kube, environment: Environment, report: Callable[[str], None], *values: str) -> None:
     """Install or upgrade Patio from the chart of this tree, with the images of this tree and these `name=value`."""
-    renew_crds(kube, say)
-    done = subprocess.run(
+    renew_crds(kube, report)
+    completed = subprocess.run(
         [
             environment.helm,
             "--kubeconfig",
@@ -223,7 +223,7 @@ def install_patio(kube: Kube, environment: Environment, say: Callable[[str], Non
             # The tag stays the same when the image changes: this is what replaces the operator's pod then.
             "--set-string",
             f"operator.podAnnotations.built={environment.operator_archive.stem}",
-            *(word for value in values for word in ("--set", value)),
+            *(argument for value in values for argument in ("--set", value)),
             "--wait",
             "--timeout",
             "2m",
@@ -232,24 +232,24 @@ def install_patio(kube: Kube, environment: Environment, say: Callable[[str], Non
         text=True,
         check=False,
     )
-    if done.returncode:
+    if completed.returncode:
         operator = kube.kubectl("-n", SYSTEM_NAMESPACE, "get", "pods,events")
-        raise RuntimeError(f"helm could not install Patio: {done.stderr}\n{operator}")
+        raise RuntimeError(f"helm could not install Patio: {completed.stderr}\n{operator}")
     until("the webhook's CA bundle", lambda: _ca_bundles(kube), all, within=30)
-    say(done.stdout.splitlines()[0] if done.stdout else "installed")
+    report(completed.stdout.splitlines()[0] if completed.stdout else "installed")
 
 
-def renew_crds(kube: Kube, say: Callable[[str], None]) -> None:
+def renew_crds(kube: Kube, report: Callable[[str], None]) -> None:
     """Apply the CRDs of this tree where a kept cluster has others: Helm leaves those alone."""
     for path in sorted((CHART / "crds").glob("*.yaml")):
-        ours = yaml.safe_load(path.read_text())
-        there = kube.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{ours['metadata']['name']}")
-        if there is not None and _schemas(there) != _schemas(ours):
-            say(kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path)).strip())
+        packaged = yaml.safe_load(path.read_text())
+        installed = kube.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{packaged['metadata']['name']}")
+        if installed is not None and _schemas(installed) != _schemas(packaged):
+            report(kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path)).strip())
 
 
 def _schemas(crd: Mapping[str, Any]) -> list[Any]:
-    return [(one["name"], one["schema"]) for one in crd["spec"]["versions"]]
+    return [(version["name"], version["schema"]) for version in crd["spec"]["versions"]]
 
 
 def fresh_namespace(kube: Kube, name: str) -> None:
@@ -263,7 +263,7 @@ def wait_for_pods(kube: Kube, namespace: str, count: int, within: float) -> list
     return until(
         f"{count} ready pods in {namespace}",
         lambda: kube.pods(namespace),
-        lambda pods: len(pods) == count and all(is_ready(one) for one in pods),
+        lambda pods: len(pods) == count and all(is_ready(pod) for pod in pods),
         within=within,
     )
 
@@ -273,7 +273,7 @@ def wait_for_adapter(kube: Kube, namespace: str, name: str, within: float = 30.0
     found = until(
         f"LoraAdapter {name} Ready",
         lambda: kube.lora_adapter(namespace, name),
-        lambda one: one is not None and is_ready(one),
+        lambda adapter: adapter is not None and is_ready(adapter),
         within=within,
     )
     assert found is not None
@@ -282,4 +282,4 @@ def wait_for_adapter(kube: Kube, namespace: str, name: str, within: float = 30.0
 
 def _ca_bundles(kube: Kube) -> list[str]:
     found = kube.get("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/patio")
-    return [one["clientConfig"].get("caBundle", "") for one in found["webhooks"]] if found else [""]
+    return [webhook["clientConfig"].get("caBundle", "") for webhook in found["webhooks"]] if found else [""]

@@ -72,7 +72,7 @@ class Kube:
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 120.0) -> str:
         """Run kubectl and return what it prints."""
-        done = subprocess.run(
+        completed = subprocess.run(
             [self.kubectl_binary, "--kubeconfig", self.kubeconfig, *args],
             input=stdin,
             capture_output=True,
@@ -80,9 +80,9 @@ class Kube:
             timeout=timeout,
             check=False,
         )
-        if done.returncode:
-            raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        if completed.returncode:
+            raise KubectlError(f"kubectl {' '.join(args)}: {completed.stderr.strip() or completed.stdout.strip()}")
+        return completed.stdout
 
     def apply(self, *objects: Mapping[str, Any]) -> str:
         """`kubectl apply` objects."""
@@ -95,8 +95,10 @@ class Kube:
             return None
         response.raise_for_status()
         found = response.json()
-        for one in found.get("items") or [found]:
-            one.get("metadata", {}).pop("managedFields", None)  # nobody reads them, least of all in a failure's message
+        for item in found.get("items") or [found]:
+            item.get("metadata", {}).pop(
+                "managedFields", None
+            )  # nobody reads them, least of all in a failure's message
         return found
 
     def pods(self, namespace: str, labels: str = "") -> list[dict[str, Any]]:
@@ -132,7 +134,7 @@ class Kube:
         """Return what the engine in a pod lists: paths (`root`) by the names of models and adapters."""
         response = self.to_pod("GET", namespace, pod, 8000, "/v1/models")
         response.raise_for_status()
-        return {one["id"]: one["root"] for one in response.json()["data"]}
+        return {model["id"]: model["root"] for model in response.json()["data"]}
 
     def complete(self, namespace: str, pod: str, model: str, prompt: str, tokens: int = 12) -> str:
         """Have a model of the engine in a pod complete a prompt, greedily."""
@@ -158,7 +160,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 def condition(of: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     """Return a condition of an object; empty when it has none of that type."""
     conditions = (of.get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one["type"] == type_), {})
+    return next((condition for condition in conditions if condition["type"] == type_), {})
 
 
 @contextmanager

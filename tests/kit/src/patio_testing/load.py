@@ -19,8 +19,8 @@ STOP = Path("/tmp/stop")
 
 def ask(url: str, body: dict[str, Any]) -> tuple[str, str]:
     """Return the finish reason of one request, or what went wrong with it, and its text as far as it came."""
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=120)
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
     headers = {"content-type": "application/json", "connection": "close"}
     reason, done, text = None, False, ""
     try:

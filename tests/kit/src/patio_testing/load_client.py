@@ -41,21 +41,21 @@ class Answers:
 
     def served(self, url: str) -> int:
         """Return how many requests to a URL got all they asked for."""
-        return sum(one.url == url and one.outcome == SERVED for one in self.all)
+        return sum(answer.url == url and answer.outcome == SERVED for answer in self.all)
 
     def lost(self, url: str) -> list[str]:
         """Return what went wrong with requests to a URL."""
-        return [one.outcome for one in self.all if one.url == url and one.outcome != SERVED]
+        return [answer.outcome for answer in self.all if answer.url == url and answer.outcome != SERVED]
 
     @property
     def outcomes(self) -> Counter[str]:
         """How often each outcome was."""
-        return Counter(one.outcome for one in self.all)
+        return Counter(answer.outcome for answer in self.all)
 
     @property
     def texts(self) -> set[str]:
         """The texts of the requests that got all they asked for."""
-        return {one.text for one in self.all if one.outcome == SERVED}
+        return {answer.text for answer in self.all if answer.outcome == SERVED}
 
 
 def start_clients(kube: Kube, namespace: str) -> None:
@@ -105,4 +105,4 @@ def load(
             yield answers
         finally:
             kube.kubectl(*execute, "touch", "/tmp/stop")
-        answers.all += [Answer(*one) for one in json.loads(running.result())]
+        answers.all += [Answer(*fields) for fields in json.loads(running.result())]

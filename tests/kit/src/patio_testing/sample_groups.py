@@ -27,38 +27,38 @@ PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 def documents(path: Path, namespace: str) -> list[dict[str, Any]]:
     """Return the objects of a sample for a namespace, runnable, with the claims that their pods name."""
-    found = [runnable(one) for one in yaml.safe_load_all(path.read_text()) if one]
-    if any("engineRuntimes" in role for one in found for role in one.get("spec", {}).get("roles", ())):
-        found = [without_workers(one) for one in found]
-    for one in found:
-        one["metadata"]["namespace"] = namespace
+    found = [runnable(document) for document in yaml.safe_load_all(path.read_text()) if document]
+    if any("engineRuntimes" in role for document in found for role in document.get("spec", {}).get("roles", ())):
+        found = [without_workers(document) for document in found]
+    for document in found:
+        document["metadata"]["namespace"] = namespace
     return [*found, *(claim(name, namespace) for name in sorted(set(claims(found))))]
 
 
 def runnable(value: Any) -> Any:
     """Return a sample, or a part of one, as this machine can run it."""
     if isinstance(value, list):
-        return [runnable(one) for one in value]
+        return [runnable(item) for item in value]
     if not isinstance(value, dict):
         return value
-    made = {key: runnable(one) for key, one in value.items() if key not in NOT_HERE}
-    if "image" in made:
-        made["image"] = SIDECAR if "patio-runtime" in made["image"] else PARTS
-        made["imagePullPolicy"] = "IfNotPresent"
+    result = {key: runnable(item) for key, item in value.items() if key not in NOT_HERE}
+    if "image" in result:
+        result["image"] = SIDECAR if "patio-runtime" in result["image"] else PARTS
+        result["imagePullPolicy"] = "IfNotPresent"
     for key in PROBES:
-        if key in made:
-            made[key] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
-    if isinstance(made.get("replicas"), int):
-        made["replicas"] = min(made["replicas"], MOST_REPLICAS)
-    return made
+        if key in result:
+            result[key] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
+    if isinstance(result.get("replicas"), int):
+        result["replicas"] = min(result["replicas"], MOST_REPLICAS)
+    return result
 
 
 def without_workers(value: Any) -> Any:
     """Return a group whose router knows no workers but those that their sidecars register."""
     if isinstance(value, list):
-        return [without_workers(one) for one in value]
+        return [without_workers(item) for item in value]
     if isinstance(value, dict):
-        return {key: without_workers(one) for key, one in value.items()}
+        return {key: without_workers(item) for key, item in value.items()}
     is_script = isinstance(value, str) and "launch_router" in value
     return re.sub(r"--(prefill|decode) http\S+( \d+)?", "", value) if is_script else value
 
@@ -66,13 +66,13 @@ def without_workers(value: Any) -> Any:
 def claims(value: Any) -> Iterator[str]:
     """Yield the names of the claims that are mounted."""
     if isinstance(value, list):
-        for one in value:
-            yield from claims(one)
+        for item in value:
+            yield from claims(item)
     elif isinstance(value, dict):
         if "claimName" in value:
             yield value["claimName"]
-        for one in value.values():
-            yield from claims(one)
+        for item in value.values():
+            yield from claims(item)
 
 
 def claim(name: str, namespace: str) -> dict[str, Any]:
@@ -122,18 +122,18 @@ class Role:
         instances = {f"{group}-{self.name}-{index}" for index in range(self.instances)}
         if self.size is None:
             return instances
-        return {f"{one}-{position}" for one in instances for position in range(self.size)}
+        return {f"{instance}-{position}" for instance in instances for position in range(self.size)}
 
 
 def roles(group: dict[str, Any]) -> list[Role]:
     """Return the roles of a group that was read as v1alpha2."""
     return [
         Role(
-            one["name"],
-            one.get("replicas", 1),
-            one["leaderWorkerPattern"].get("size", 1) if one.get("leaderWorkerPattern") else None,
-            tuple(one.get("dependencies") or ()),
-            tuple(runtime["profileName"] for runtime in one.get("engineRuntimes") or ()),
+            role["name"],
+            role.get("replicas", 1),
+            role["leaderWorkerPattern"].get("size", 1) if role.get("leaderWorkerPattern") else None,
+            tuple(role.get("dependencies") or ()),
+            tuple(runtime["profileName"] for runtime in role.get("engineRuntimes") or ()),
         )
-        for one in group["spec"]["roles"]
+        for role in group["spec"]["roles"]
     ]

@@ -10,7 +10,7 @@ from patio_testing.kube import Kube, is_ready, until
 
 def grow(kube: Kube, namespace: str, deployment: str, replicas: int, adapters: Set[str], within: float) -> list[float]:
     """Scale up; return, for each new pod, the seconds from when its engine answered to when it listed all adapters."""
-    old = {one["metadata"]["name"] for one in kube.pods(namespace)}
+    old = {pod["metadata"]["name"] for pod in kube.pods(namespace)}
     kube.kubectl("-n", namespace, "scale", f"deployment/{deployment}", f"--replicas={replicas}")
     up: dict[str, float] = {}
     loaded: dict[str, float] = {}
@@ -26,7 +26,7 @@ def grow(kube: Kube, namespace: str, deployment: str, replicas: int, adapters: S
                 continue
             now = time.monotonic()
             up.setdefault(name, now)
-            if adapters <= {one["id"] for one in answer.json()["data"]}:
+            if adapters <= {model["id"] for model in answer.json()["data"]}:
                 loaded[name] = now
             else:
                 assert not is_ready(kube.get(f"/api/v1/namespaces/{namespace}/pods/{name}"))

@@ -27,8 +27,8 @@ class TcpProxy:
     def cut(self) -> None:
         """Break every connection, and take no new one."""
         self._cut = True
-        for one in tuple(self._connections):
-            _end(one)
+        for connection in tuple(self._connections):
+            _end(connection)
 
     def mend(self) -> None:
         """Take connections again."""
@@ -48,10 +48,10 @@ class TcpProxy:
             threading.Thread(target=self._pass_on, args=(caller, turn), daemon=True).start()
 
     def _pass_on(self, caller: socket.socket, turn: int) -> None:
-        there = () if self._cut else self._ports()
-        for index in range(len(there)):
+        ports = () if self._cut else self._ports()
+        for index in range(len(ports)):
             try:
-                called = socket.create_connection(("127.0.0.1", there[(turn + index) % len(there)]))
+                called = socket.create_connection(("127.0.0.1", ports[(turn + index) % len(ports)]))
             except OSError:
                 continue
             self._connections |= {caller, called}
@@ -70,9 +70,9 @@ class TcpProxy:
         except OSError:
             pass
         finally:
-            for one in (source, target):
-                _end(one)
-                self._connections.discard(one)
+            for connection in (source, target):
+                _end(connection)
+                self._connections.discard(connection)
 
     def _pump_late(self, source: socket.socket, target: socket.socket) -> None:
         """Pass on what arrives, each part `answer_delay` after it came: parts do not wait for one another."""

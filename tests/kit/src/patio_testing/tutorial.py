@@ -53,9 +53,11 @@ def differences(step: Step) -> list[str]:
     if len(shown) != len(printed):
         return [f"{len(shown)} lines are shown, {len(printed)} were printed: {step.printed!r}"]
     pairs = zip(shown, printed, strict=True)
-    return [f"{should!r}, not {was!r}" for should, was in pairs if not re.fullmatch(_pattern(should), was.strip())]
+    return [
+        f"{should!r}, not {actual!r}" for should, actual in pairs if not re.fullmatch(_pattern(should), actual.strip())
+    ]
 
 
 def _pattern(line: str) -> str:
-    words = [re.escape(word) for word in line.split()]
-    return r"\s+".join(r".*" if word == r"\.\.\." else re.sub(r"^\d+s$", r"\\S+", word) for word in words)
+    patterns = [re.escape(pattern) for pattern in line.split()]
+    return r"\s+".join(r".*" if pattern == r"\.\.\." else re.sub(r"^\d+s$", r"\\S+", pattern) for pattern in patterns)

@@ -74,13 +74,15 @@ def _check_how_many(group: RoleBasedGroup) -> None:
 
 
 def _check_role(group: RoleBasedGroup, role: Role) -> None:
-    who = f"role {role.name!r}"
+    subject = f"role {role.name!r}"
     _check_annotations(role)
     if role.standalone_pattern is None and role.leader_worker_pattern is None:
         if role.custom_components_pattern is not None:
             remedy = f"use standalonePattern or leaderWorkerPattern, or {_UPSTREAM}"
-            raise _unsupported(who, "customComponentsPattern", remedy)
-        raise GroupError("InvalidSpec", f"{who} has no pattern: give it a standalonePattern or a leaderWorkerPattern")
+            raise _unsupported(subject, "customComponentsPattern", remedy)
+        raise GroupError(
+            "InvalidSpec", f"{subject} has no pattern: give it a standalonePattern or a leaderWorkerPattern"
+        )
     rolling_update = parameters(role)
     for field, value in (
         ("partition", rolling_update.partition),
@@ -89,7 +91,7 @@ def _check_role(group: RoleBasedGroup, role: Role) -> None:
         if isinstance(value, str) and not _PERCENT.fullmatch(value):
             raise GroupError(
                 "InvalidSpec",
-                f"{who}: rolloutStrategy.rollingUpdate.{field} is {value!r}: give a number or a percentage",
+                f"{subject}: rolloutStrategy.rollingUpdate.{field} is {value!r}: give a number or a percentage",
             )
     if role.leader_worker_pattern is None:
         _check_name(group, role, _LONGEST_STATEFUL_SET)
@@ -101,19 +103,19 @@ def _check_role(group: RoleBasedGroup, role: Role) -> None:
 
 
 def _check_annotations(role: Role) -> None:
-    who = f"role {role.name!r}"
+    subject = f"role {role.name!r}"
     kind = role.annotations.get(labels.ROLE_WORKLOAD_TYPE, "StatefulSet")
     if kind.rsplit("/", 1)[-1] not in (*_REALISED, *_REALISED_OTHERWISE):
-        raise _unsupported(who, f"annotation {labels.ROLE_WORKLOAD_TYPE}={kind}", f"remove it, or {_UPSTREAM}")
+        raise _unsupported(subject, f"annotation {labels.ROLE_WORKLOAD_TYPE}={kind}", f"remove it, or {_UPSTREAM}")
     for key in (labels.ROLE_INSTANCE_GANG, labels.ROLE_INPLACE_SCHEDULING):
         if role.annotations.get(key, "false") != "false":
-            raise _unsupported(who, f"annotation {key}", f"remove it, or {_UPSTREAM}")
+            raise _unsupported(subject, f"annotation {key}", f"remove it, or {_UPSTREAM}")
     components = role.custom_components_pattern.components if role.custom_components_pattern else ()
     for component in components:
         for key in _COMPONENT_DIRECTIVES:
             if key in component.annotations:
                 where = f"annotation {key} of component {component.name!r} in customComponentsPattern"
-                raise _unsupported(who, where, f"use standalonePattern or leaderWorkerPattern, or {_UPSTREAM}")
+                raise _unsupported(subject, where, f"use standalonePattern or leaderWorkerPattern, or {_UPSTREAM}")
 
 
 def _check_size(group: RoleBasedGroup, role: Role, pattern: LeaderWorkerPattern) -> None:
@@ -158,8 +160,8 @@ def _check_pods_apart(group: RoleBasedGroup) -> None:
                 )
 
 
-def _unsupported(who: str, what: str, remedy: str) -> GroupError:
-    return GroupError("Unsupported", f"{who}: {what} is not supported by this version of Patio: {remedy}")
+def _unsupported(subject: str, what: str, remedy: str) -> GroupError:
+    return GroupError("Unsupported", f"{subject}: {what} is not supported by this version of Patio: {remedy}")
 
 
 def deviations(group: RoleBasedGroup) -> Iterator[str]:
@@ -167,21 +169,21 @@ def deviations(group: RoleBasedGroup) -> Iterator[str]:
     if labels.OLD_EXCLUSIVE_TOPOLOGY in group.metadata.annotations:
         yield f"annotation {labels.OLD_EXCLUSIVE_TOPOLOGY} is ignored in v1alpha2; upstream ignores it too"
     for role in group.spec.roles:
-        who = f"role {role.name!r}"
+        subject = f"role {role.name!r}"
         rolling_update = parameters(role)
         kind = role.annotations.get(labels.ROLE_WORKLOAD_TYPE, "").rsplit("/", 1)[-1]
         if kind in _REALISED_OTHERWISE:
-            yield f"{who}: {_instead(role, kind)}"
+            yield f"{subject}: {_instead(role, kind)}"
         if role.scaling_adapter is not None and role.scaling_adapter.enable:
-            yield f"{who}: scalingAdapter has no effect: scale by editing replicas"
+            yield f"{subject}: scalingAdapter has no effect: scale by editing replicas"
         if role.pod_management_policy == "OrderedReady":
-            yield f"{who}: podManagementPolicy OrderedReady is treated as Parallel"
+            yield f"{subject}: podManagementPolicy OrderedReady is treated as Parallel"
         if role.annotations.get(labels.ROLE_INSTANCE_PATTERN) == "Stateless":
-            yield f"{who}: the Stateless pattern is realised as Stateful"
+            yield f"{subject}: the Stateless pattern is realised as Stateful"
         if rolling_update.max_surge not in (0, "0", "0%"):
-            yield f"{who}: maxSurge is treated as 0"
+            yield f"{subject}: maxSurge is treated as 0"
         if (rolling_update.type or "").startswith("InPlace"):
-            yield f"{who}: rolling update type {rolling_update.type} recreates pods"
+            yield f"{subject}: rolling update type {rolling_update.type} recreates pods"
 
 
 def _instead(role: Role, kind: str) -> str:

@@ -59,8 +59,8 @@ class UpstreamDetector:
         """What is the case and why, for people."""
         if self._detection is None:
             return "The operator does not know yet who realises RoleBasedGroups."
-        who = "Upstream's controller" if self._detection.observing else "Patio"
-        return f"{who} realises RoleBasedGroups: {self._detection.reason}."
+        realiser = "Upstream's controller" if self._detection.observing else "Patio"
+        return f"{realiser} realises RoleBasedGroups: {self._detection.reason}."
 
     async def run(self) -> None:
         """Look again and again."""

@@ -129,9 +129,9 @@ def with_secret(request: LoadRequest, values: Mapping[str, str]) -> LoadRequest:
         values: the Secret's data, decoded.
 
     """
-    return request.model_copy(update={"config": SourceConfig(given(values) | dict(request.config or {}))})
+    return request.model_copy(update={"config": SourceConfig(config_of(values) | dict(request.config or {}))})
 
 
-def given(values: Mapping[str, str]) -> dict[str, str]:
+def config_of(values: Mapping[str, str]) -> dict[str, str]:
     """Return what a Secret's values are in an order's `config`."""
     return {key: values[name].strip() for name, key in CONFIG_KEYS.items() if values.get(name, "").strip()}

@@ -174,10 +174,12 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
     available = {
         candidate.pod.uid for candidate in kept if candidate.answers and candidate.is_labelled and candidate.pod.ready
     }
-    away = [candidate.pod.name for candidate in kept if candidate.pod.uid not in available]
+    unavailable = [candidate.pod.name for candidate in kept if candidate.pod.uid not in available]
     back_soon = any(candidate.pod.uid not in available and not candidate.observed.silent for candidate in kept)
-    missing = len(away)
-    under_way = sum(candidate.updated and not candidate.loaded and not candidate.observed.silent for candidate in kept)
+    missing = len(unavailable)
+    in_progress = sum(
+        candidate.updated and not candidate.loaded and not candidate.observed.silent for candidate in kept
+    )
     order = sorted(
         holders,
         key=lambda candidate: (
@@ -190,14 +192,14 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
         is_available = candidate.pod.uid in available
         rejection = rejected(desired.load, candidate)
         last = available == {candidate.pod.uid}
-        if under_way >= most or (is_available and missing >= most) or (last and back_soon):
-            rollout.waiting_for.setdefault(candidate.pod.uid, _turn(most, away))
+        if in_progress >= most or (is_available and missing >= most) or (last and back_soon):
+            rollout.waiting_for.setdefault(candidate.pod.uid, _turn(most, unavailable))
             continue
-        under_way += 1
+        in_progress += 1
         missing += is_available
         if is_available:
             available.discard(candidate.pod.uid)
-            away.append(candidate.pod.name)
+            unavailable.append(candidate.pod.name)
             back_soon = True
         at = candidate.drained_at
         if rejection is not None:
@@ -217,10 +219,10 @@ def _switch(rollout: Rollout, desired: Desired, kept: Sequence[Candidate], holde
                 rollout.requeue_times.append(at)
 
 
-def _turn(most: int, away: Sequence[str]) -> str:
-    if not away:
+def _turn(most: int, unavailable: Sequence[str]) -> str:
+    if not unavailable:
         return f"Waiting: maxUnavailable is {most}."
-    pods = f"pod {away[0]} is" if len(away) == 1 else f"pods {names(away)} are"
+    pods = f"pod {unavailable[0]} is" if len(unavailable) == 1 else f"pods {names(unavailable)} are"
     return f"Waiting: maxUnavailable is {most} and {pods} not available yet."
 
 

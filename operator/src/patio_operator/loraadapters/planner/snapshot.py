@@ -36,7 +36,7 @@ class Snapshot:
     over is still shown until it is removed: the order may be rejected once more."""
     unlabelled_at: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     """When the label of an adapter was last removed from a pod, by pod UID and adapter name; what is absent was long
-    ago. Only a removal that really changed the pod counts. A label that a patch under way may set counts as removed
+    ago. Only a removal that really changed the pod counts. A label that a patch in progress may set counts as removed
     now."""
     deleted_at: Mapping[str, datetime] = field(default_factory=dict)
     """When the operator first saw that a LoraAdapter is deleted, by UID; for what is absent the API server's time

@@ -34,7 +34,7 @@ STUCK = frozenset(
         *("SecretNotRead", "SecretNotFound", "SecretIncomplete", "SecretForbidden", "InsecureEndpoint"),
     )
 )
-"""Reasons for Pending while nothing is under way on that pod."""
+"""Reasons for Pending while nothing is in progress on that pod."""
 NOT_DEGRADED = frozenset(
     ("NoMatchingPods", "NotEnoughPods", "EngineNotReady", "SidecarStarting", "WaitingForUnload", "SecretNotRead")
 )
@@ -167,8 +167,8 @@ def events(before: RecordedStatus, after: Mapping[str, Any]) -> tuple[Event, ...
     if ready["status"] == "True" and previous.get("status") != "True":
         recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
     elif ready["status"] == "False" and previous.get("status") == "True":
-        asked = after["observedGeneration"] != before.rest.get("observedGeneration")
-        if asked or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
+        spec_changed = after["observedGeneration"] != before.rest.get("observedGeneration")
+        if spec_changed or after["readyReplicas"] >= before.rest.get("readyReplicas", 0):
             recorded_events.append(Event("Normal", ready["reason"], ready["message"]))
         else:
             recorded_events.append(Event("Warning", "NotReady", ready["message"]))

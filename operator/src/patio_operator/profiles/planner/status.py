@@ -77,8 +77,8 @@ def events_of(profile: ClusterEngineRuntimeProfile, status: Mapping[str, Any]) -
     """Return what has changed from the profile's status to the next one."""
     before = {"conditions": profile.status.to_api().get("conditions") or []}
     found: list[Event] = []
-    accepted_was, accepted = find(before, ACCEPTED), find(status, ACCEPTED)
-    if accepted["status"] == "False" and accepted["message"] != accepted_was.get("message"):
+    previously_accepted, accepted = find(before, ACCEPTED), find(status, ACCEPTED)
+    if accepted["status"] == "False" and accepted["message"] != previously_accepted.get("message"):
         found.append(Event("Warning", "Rejected", accepted["message"]))
     rolled_out = find(status, ROLLED_OUT)
     previous_reason, reason, message = (

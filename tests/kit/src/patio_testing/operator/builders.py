@@ -51,7 +51,7 @@ def pod(
     `serving` are those of LoraAdapters that are called as their adapters.
     """
     shown, is_labelled = labels or {"app": "vllm"}, frozenset(serving)
-    owners = owners_of((one, f"uid-{one}") for one in is_labelled)
+    owners = owners_of((adapter, f"uid-{adapter}") for adapter in is_labelled)
     return EnginePod(
         "team", name, f"uid-{name}", node, shown, ip, leaving=leaving, ready=ready, serving=is_labelled, owners=owners
     )

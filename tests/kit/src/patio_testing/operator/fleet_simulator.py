@@ -125,7 +125,7 @@ class Sidecar:
                     continue
                 entry.state = AdapterState.LOADING
             elif entry.state is AdapterState.LOADING:
-                others = sum(one.held is not None for one in self.entries.values() if one is not entry)
+                others = sum(other.held is not None for other in self.entries.values() if other is not entry)
                 if self.room is not None and others >= self.room:
                     entry.state = AdapterState.PENDING  # no room after all
                 elif entry.request.revision in self.bad:
@@ -182,7 +182,7 @@ class FleetSimulator:
         self.pace = pace
         self._labels: dict[str, SetServingLabels] = {}
         self._ordered: dict[tuple[str, str], Load | Unload] = {}
-        """What is under way, by pod UID and name."""
+        """Orders in progress, by pod UID and name."""
         self._wanted: tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]] = set(), set()
         self._heard: dict[str, Observation] = {}
         self.now = NOW
@@ -202,19 +202,19 @@ class FleetSimulator:
 
     def lose(self, name: str) -> None:
         """Remove a pod."""
-        gone = self.pods.pop(name)
-        del self.sidecars[gone.uid]
+        pod = self.pods.pop(name)
+        del self.sidecars[pod.uid]
 
     def declare(self, *adapters: LoraAdapter) -> None:
         """Apply LoraAdapters."""
-        self.adapters |= {one.metadata.name: one for one in adapters}
+        self.adapters |= {adapter.metadata.name: adapter for adapter in adapters}
 
     def delete(self, name: str) -> None:
         """Delete a LoraAdapter: it stays until its finalizer is taken off."""
-        one = self.adapters[name]
-        metadata = one.metadata.model_copy(update={"deletion_timestamp": self.now})
+        adapter = self.adapters[name]
+        metadata = adapter.metadata.model_copy(update={"deletion_timestamp": self.now})
         if metadata.finalizers:
-            self.adapters[name] = one.model_copy(update={"metadata": metadata})
+            self.adapters[name] = adapter.model_copy(update={"metadata": metadata})
         else:
             del self.adapters[name]
 
@@ -233,16 +233,16 @@ class FleetSimulator:
     def seen(self) -> dict[str, Observation]:
         """Ask all sidecars; some answers are those of a while ago."""
         views: dict[str, Observation] = {}
-        for uid, one in self.sidecars.items():
-            if one.last is not None and self.rng.random() >= self.pace:
+        for uid, sidecar in self.sidecars.items():
+            if sidecar.last is not None and self.rng.random() >= self.pace:
                 views[uid] = self._heard[uid]
                 continue
-            if one.alive:
-                one.last, one.ever, one.silent_since = one.answer(), True, None
-                views[uid] = Observation(one.last, ever_answered=True)  # type: ignore[arg-type]  # as an `Answer`
+            if sidecar.alive:
+                sidecar.last, sidecar.ever, sidecar.silent_since = sidecar.answer(), True, None
+                views[uid] = Observation(sidecar.last, ever_answered=True)  # type: ignore[arg-type]  # as an `Answer`
             else:
-                one.silent_since = one.silent_since or self.now
-                views[uid] = Observation(None, "gone", one.ever, one.silent_since, one.last)  # type: ignore[arg-type]
+                sidecar.silent_since = sidecar.silent_since or self.now
+                views[uid] = Observation(None, "gone", sidecar.ever, sidecar.silent_since, sidecar.last)  # type: ignore[arg-type]
             self._heard[uid] = views[uid]
         return views
 
@@ -270,29 +270,29 @@ class FleetSimulator:
     def step(self) -> Plan:
         """Make one pass, and let a second go by."""
         decided = self.plan()
-        given = [one for one in decided.actions if isinstance(one, Load | Unload)]
-        self._wanted = {_told_apart(one) for one in given}, self._wanted[0]
+        orders = [action for action in decided.actions if isinstance(action, Load | Unload)]
+        self._wanted = {_order_key(order) for order in orders}, self._wanted[0]
         for action in decided.actions:
             assert isinstance(action, AddFinalizer | RemoveFinalizer) or action.reason
             self._carry_out(action)
         self._arrive()
         self._label()
         self.check()
-        for one in self.sidecars.values():
-            if one.alive and self.rng.random() < self.pace:
-                one.work(self.now)
+        for sidecar in self.sidecars.values():
+            if sidecar.alive and self.rng.random() < self.pace:
+                sidecar.work(self.now)
         self.check()
         self.now += SECOND
-        self.rejections = {key: one for key, one in self.rejections.items() if one.until > self.now}
+        self.rejections = {key: rejection for key, rejection in self.rejections.items() if rejection.until > self.now}
         return decided
 
-    def settle(self, most: int = 300) -> int:
+    def settle(self, passes: int = 300) -> int:
         """Step until nothing is left to do and nothing moves; return how many steps it took."""
-        for steps in range(most):
+        for steps in range(passes):
             if not self._moving() and self._settled():
                 return steps
             self.step()
-        raise AssertionError(f"still at it after {most} steps: {self.plan()}")
+        raise AssertionError(f"still at it after {passes} steps: {self.plan()}")
 
     def _settled(self) -> bool:
         pace, self.pace = self.pace, 1.0
@@ -305,25 +305,27 @@ class FleetSimulator:
     def check(self) -> None:
         """Check what must hold at every moment."""
         for pod in self.pods.values():
-            one = self.sidecars[pod.uid]
+            sidecar = self.sidecars[pod.uid]
             assert {name for _, name in pod.owners} == pod.serving, f"{pod.name} does not say whose adapters it shows"
             # An order that crosses a late report may be one too many, for a moment.
-            assert one.room is None or len(one.entries) <= one.room or self.pace < 1, f"{pod.name} is overfull"
+            assert sidecar.room is None or len(sidecar.entries) <= sidecar.room or self.pace < 1, (
+                f"{pod.name} is overfull"
+            )
 
     def answering(self, name: str) -> set[str]:
         """The pods that requests for an adapter reach, and that are known to answer them."""
-        return {one for one in self.holding(name) if name in self.pods[one].serving and self.sidecar(one).alive}
+        return {uid for uid in self.holding(name) if name in self.pods[uid].serving and self.sidecar(uid).alive}
 
     def _moving(self) -> bool:
         if self._labels or self._ordered:
             return True
-        still = (AdapterState.LOADED, AdapterState.FAILED)
+        resting = (AdapterState.LOADED, AdapterState.FAILED)
         return any(
-            (entry.state not in still and one.engine_ready and not entry.request.expects_credentials)
+            (entry.state not in resting and sidecar.engine_ready and not entry.request.expects_credentials)
             or (entry.prepared is not None and entry.prepared.state is PreparedState.DOWNLOADING)
-            for one in self.sidecars.values()
-            if one.alive
-            for entry in one.entries.values()
+            for sidecar in self.sidecars.values()
+            if sidecar.alive
+            for entry in sidecar.entries.values()
         )
 
     def _carry_out(self, action: AddFinalizer | RemoveFinalizer | Load | Unload | SetServingLabels) -> None:
@@ -343,30 +345,30 @@ class FleetSimulator:
             if self.rng.random() >= self.pace:
                 continue
             del self._ordered[key]
-            if order.pod.uid in self.sidecars and any(_told_apart(order) in wanted for wanted in self._wanted):
+            if order.pod.uid in self.sidecars and any(_order_key(order) in orders for orders in self._wanted):
                 self._order(order)
 
     def _label(self) -> None:
-        """Have labels arrive: some at once, some later. None comes while an order about its adapter is under way."""
+        """Have labels arrive: some at once, some later. None comes while an order about its adapter is in progress."""
         for name, mark in list(self._labels.items()):
             if self.rng.random() >= self.pace:
                 continue
             del self._labels[name]
             if name in self.pods:
                 before = self.pods[name]
-                busy = {one for one in mark.names - before.serving if (before.uid, one) in self._ordered}
+                busy = {name for name in mark.names - before.serving if (before.uid, name) in self._ordered}
                 mark = replace(
                     mark,
                     names=mark.names - busy,
                     owners=frozenset((uid, of) for uid, of in mark.owners if of not in busy),
                 )
-                self.unlabelled |= {(before.uid, gone): self.now for gone in before.serving - mark.names}
+                self.unlabelled |= {(before.uid, removed): self.now for removed in before.serving - mark.names}
                 self.pods[name] = replace(before, serving=mark.names, owners=mark.owners)
 
     def _order(self, order: Load | Unload) -> None:
         name = order.request.lora_name
-        one = self.sidecars[order.pod.uid]
-        entry = one.entries.get(name)
+        sidecar = self.sidecars[order.pod.uid]
+        entry = sidecar.entries.get(name)
         self.orders.append((self.now, order.pod.name, order))
         if isinstance(order, Unload):
             assert name != "mine", "what was loaded by hand is not ours to unload"
@@ -377,7 +379,7 @@ class FleetSimulator:
             if held not in (None, order.request.revision):
                 # The only pod that has it keeps its label through the switch.
                 assert "no other pod" in order.reason or self._quiet(order.pod.name, name)
-        rejection = one.take(order.request, self.now)
+        rejection = sidecar.take(order.request, self.now)
         if rejection is not None:
             self.rejections[(order.pod.uid, order.request)] = rejection
 
@@ -389,7 +391,7 @@ class FleetSimulator:
         return True
 
 
-def _told_apart(order: Load | Unload) -> tuple[Any, ...]:
+def _order_key(order: Load | Unload) -> tuple[Any, ...]:
     request = order.request
     of_load = (request.revision, request.credentials_revision, request.prepare) if isinstance(order, Load) else ()  # type: ignore[union-attr]
     return type(order), order.pod.uid, request.lora_name, of_load

@@ -52,7 +52,7 @@ class GroupSimulator:
         self.metadata = metadata
         self.roles = roles
         self.events: list[str] = []
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self._uids = itertools.count()
         self._generation = 0
 
@@ -70,43 +70,43 @@ class GroupSimulator:
         plan = self.plan()
         for ref in plan.tear_down:
             self._delete(ref)
-        for wanted in plan.applies:
-            key = (wanted["kind"], wanted["metadata"]["name"])
+        for applied in plan.applies:
+            key = (applied["kind"], applied["metadata"]["name"])
             before = self.objects.get(key, {"metadata": {"uid": f"uid-{next(self._uids)}"}})
-            merged = copy.deepcopy(wanted)
+            merged = copy.deepcopy(applied)
             merged["metadata"]["uid"] = before["metadata"]["uid"]
             merged["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = merged
-        for wanted in plan.creates:
-            key = ("Pod", wanted["metadata"]["name"])
+        for applied in plan.creates:
+            key = ("Pod", applied["metadata"]["name"])
             assert key not in self.objects, f"{key} exists"
-            pod = copy.deepcopy(wanted)
+            pod = copy.deepcopy(applied)
             pod["metadata"]["uid"] = f"uid-{next(self._uids)}"
             pod["metadata"]["managedFields"] = WRITTEN
             self.objects[key] = pod
         for ref in plan.deletes:
             self._delete(ref)
         self.events += [event.reason for event in plan.events]
-        self.told += [event.message for event in plan.events]
+        self.messages += [event.message for event in plan.events]
         if plan.status is not None:
             self.status = plan.status
         return plan
 
     def _delete(self, ref: ObjectRef) -> None:
-        there = self.objects.get((ref.kind, ref.name))
-        if there is None or there["metadata"]["uid"] != ref.uid:
+        existing = self.objects.get((ref.kind, ref.name))
+        if existing is None or existing["metadata"]["uid"] != ref.uid:
             return
         if ref.kind == "Pod":
-            there["metadata"].setdefault("deletionTimestamp", (self.now + GRACE).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            existing["metadata"].setdefault("deletionTimestamp", (self.now + GRACE).strftime("%Y-%m-%dT%H:%M:%SZ"))
         else:
             del self.objects[ref.kind, ref.name]
 
     def pods(self) -> dict[str, Object]:
         """Return the pods that are there and stay, by name."""
         return {
-            name: one
-            for (kind, name), one in sorted(self.objects.items())
-            if kind == "Pod" and "deletionTimestamp" not in one["metadata"]
+            name: body
+            for (kind, name), body in sorted(self.objects.items())
+            if kind == "Pod" and "deletionTimestamp" not in body["metadata"]
         }
 
     def leaving(self) -> list[str]:
@@ -118,10 +118,10 @@ class GroupSimulator:
         for name in self.leaving():
             del self.objects["Pod", name]
 
-    def make_ready(self, which: Callable[[Object], bool] = lambda _: True) -> None:
+    def make_ready(self, selects: Callable[[Object], bool] = lambda _: True) -> None:
         """Make pods ready that are not."""
         for name, pod in self.pods().items():
-            if which(pod) and "status" not in pod:
+            if selects(pod) and "status" not in pod:
                 pod["status"] = {
                     "phase": "Running",
                     "podIP": f"10.0.0.{int(pod['metadata']['uid'].removeprefix('uid-')) % 200}",
@@ -139,12 +139,12 @@ class GroupSimulator:
     def restart(self, name: str, container: str = "main") -> None:
         """Restart a container of a pod."""
         statuses = self.objects["Pod", name]["status"]["containerStatuses"]
-        there = next((one for one in statuses if one["name"] == container), None)
-        if there is None:
-            there = {"name": container, "restartCount": 0}
-            statuses.append(there)
-        there["restartCount"] += 1
-        there["lastState"] = {"terminated": {"finishedAt": self.now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        status = next((entry for entry in statuses if entry["name"] == container), None)
+        if status is None:
+            status = {"name": container, "restartCount": 0}
+            statuses.append(status)
+        status["restartCount"] += 1
+        status["lastState"] = {"terminated": {"finishedAt": self.now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
     def settle(self, rounds: int = 60) -> None:
         """Go on until nothing changes any more: pods that are made become ready, those that are deleted end."""
@@ -169,4 +169,4 @@ class GroupSimulator:
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the objects of a kind."""
-        return [name for one, name in sorted(self.objects) if one == kind]
+        return [name for existing_kind, name in sorted(self.objects) if existing_kind == kind]

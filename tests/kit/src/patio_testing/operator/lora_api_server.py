@@ -48,7 +48,7 @@ class LoraApiServer:
         metadata.setdefault("uid", f"uid-{metadata['name']}")
         metadata["resourceVersion"] = str(self._version)
         self.objects[key] = body
-        self._tell(plural, type_, body)
+        self._notify(plural, type_, body)
         return body
 
     def drop(self, plural: str, name: str, namespace: str = "team") -> None:
@@ -56,7 +56,7 @@ class LoraApiServer:
         body = self.objects.pop((plural, namespace, name))
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(plural, "DELETED", body)
+        self._notify(plural, "DELETED", body)
 
     def get(self, plural: str, name: str, namespace: str = "team") -> Object:
         """Return an object."""
@@ -64,8 +64,8 @@ class LoraApiServer:
 
     def events(self) -> list[tuple[str, str]]:
         """Return object and reason of each event that was recorded."""
-        made = [body for method, path, body in self.writes if method == "POST" and path.endswith("/events")]
-        return [(one["involvedObject"]["name"], one["reason"]) for one in made]
+        events = [body for method, path, body in self.writes if method == "POST" and path.endswith("/events")]
+        return [(event["involvedObject"]["name"], event["reason"]) for event in events]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[KubeClient]:
@@ -96,8 +96,8 @@ class LoraApiServer:
         body = await request.json() if request.can_read_body else {}
         if request.method != "GET":
             self.writes.append((request.method, request.path, body))
-            made = f"/{body['metadata']['name']}" if request.method == "POST" else ""
-            if (message := self.denies(request.method, request.path + made)) is not None:
+            suffix = f"/{body['metadata']['name']}" if request.method == "POST" else ""
+            if (message := self.denies(request.method, request.path + suffix)) is not None:
                 return web.json_response({"message": message}, status=403)
         if request.method == "POST":
             key = (plural, namespace, body["metadata"]["name"])
@@ -105,29 +105,34 @@ class LoraApiServer:
                 return web.json_response({"message": "exists"}, status=409)
             body["metadata"]["namespace"] = namespace
             return web.json_response(self.put(plural, body))
-        there = self.objects.get((plural, namespace, rest[0]))
-        if there is None:
+        existing = self.objects.get((plural, namespace, rest[0]))
+        if existing is None:
             return web.json_response({"message": "not found"}, status=404)
         if request.method == "DELETE":
             self.drop(plural, rest[0], namespace)
         elif request.method == "PATCH":
-            asked = body.get("metadata", {})
-            if any(there["metadata"].get(key) != asked.get(key) for key in asked.keys() & {"uid", "resourceVersion"}):
+            metadata = body.get("metadata", {})
+            if any(
+                existing["metadata"].get(key) != metadata.get(key)
+                for key in metadata.keys() & {"uid", "resourceVersion"}
+            ):
                 return web.json_response({"message": "changed"}, status=409)
-            there = self.put(plural, _merged(copy.deepcopy(there), body))
-            if "deletionTimestamp" in there["metadata"] and not there["metadata"].get("finalizers"):
+            existing = self.put(plural, _merged(copy.deepcopy(existing), body))
+            if "deletionTimestamp" in existing["metadata"] and not existing["metadata"].get("finalizers"):
                 self.drop(plural, rest[0], namespace)
-        return web.json_response(there)
+        return web.json_response(existing)
 
     def _list(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         self.lists.append((plural, dict(request.query)))
         if "fieldSelector" in request.query and not self.selects_fields:
             return web.json_response({"message": "field label not supported: spec.adapterName"}, status=400)
-        wanted = request.query.get("fieldSelector", "").removeprefix("spec.adapterName=")
+        adapter_name = request.query.get("fieldSelector", "").removeprefix("spec.adapterName=")
         items = [
-            one
-            for (kind, where, _), one in self.objects.items()
-            if kind == plural and namespace in ("", where) and (not wanted or one["spec"].get("adapterName") == wanted)
+            item
+            for (kind, object_namespace, _), item in self.objects.items()
+            if kind == plural
+            and namespace in ("", object_namespace)
+            and (not adapter_name or item["spec"].get("adapterName") == adapter_name)
         ]
         text = json.dumps({"metadata": {"resourceVersion": str(self._version)}, "items": items})
         self.sent += len(text)
@@ -139,9 +144,9 @@ class LoraApiServer:
         watch = (plural, asyncio.Queue[str]())
         self._watches.add(watch)
         since = int(request.query["resourceVersion"])
-        for (kind, _, _), one in self.objects.items():
-            if kind == plural and int(one["metadata"]["resourceVersion"]) > since:
-                watch[1].put_nowait(json.dumps({"type": "MODIFIED", "object": one}))
+        for (kind, _, _), existing in self.objects.items():
+            if kind == plural and int(existing["metadata"]["resourceVersion"]) > since:
+                watch[1].put_nowait(json.dumps({"type": "MODIFIED", "object": existing}))
         try:
             while True:
                 await response.write((await watch[1].get()).encode() + b"\n")
@@ -150,7 +155,7 @@ class LoraApiServer:
         finally:
             self._watches.discard(watch)
 
-    def _tell(self, plural: str, type_: str, body: Object) -> None:
+    def _notify(self, plural: str, type_: str, body: Object) -> None:
         for kind, queue in self._watches:
             if kind == plural:
                 queue.put_nowait(json.dumps({"type": type_, "object": body}))

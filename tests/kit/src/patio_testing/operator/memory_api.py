@@ -54,7 +54,7 @@ class MemoryApi:
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         """Requests by method, and by the plural they are about; watches apart."""
         self.latency = 0.0
         self.fast = ""
@@ -64,7 +64,7 @@ class MemoryApi:
         """Statuses by path."""
         self.version = 1
         self._watches: list[tuple[str, asyncio.Queue[str | None]]] = []
-        self._told: list[tuple[int, str, str]] = []
+        self._event_lines: list[tuple[int, str, str]] = []
         """Every event: its version, its object's path and its line, for watches that begin later."""
 
     @property
@@ -72,8 +72,8 @@ class MemoryApi:
         """How many requests changed something, events apart."""
         return sum(
             number
-            for what, number in self.asked.items()
-            if what.split()[0] in ("PATCH", "POST", "PUT", "DELETE") and what.split()[1] != "events"
+            for request, number in self.requests.items()
+            if request.split()[0] in ("PATCH", "POST", "PUT", "DELETE") and request.split()[1] != "events"
         )
 
     def put(self, collection: str, body: Object) -> Object:
@@ -90,19 +90,19 @@ class MemoryApi:
         if not known or self.objects[path].get("spec") != stored.get("spec"):
             stored["metadata"]["generation"] = self.objects.get(path, {}).get("metadata", {}).get("generation", 0) + 1
         self.objects[path] = stored
-        self._tell("MODIFIED" if known else "ADDED", path)
+        self._notify("MODIFIED" if known else "ADDED", path)
         return stored
 
     def remove(self, path: str) -> None:
         """Delete an object, and tell the watches."""
         self.version += 1
         self.objects[path]["metadata"]["resourceVersion"] = str(self.version)
-        self._tell("DELETED", path)
+        self._notify("DELETED", path)
         del self.objects[path]
 
-    def _tell(self, type_: str, path: str) -> None:
+    def _notify(self, type_: str, path: str) -> None:
         line = json.dumps({"type": type_, "object": self.objects[path]})
-        self._told.append((self.version, path, line))
+        self._event_lines.append((self.version, path, line))
         for collection, queue in self._watches:
             if _is_in(path, collection):
                 queue.put_nowait(line)
@@ -113,7 +113,7 @@ class MemoryApi:
         if "watch" in request.query:
             return await self._watch(request)
         plural = path.split("/namespaces/")[-1].split("/")[1] if "/namespaces/" in path else path.split("/")[-1]
-        self.asked[f"{request.method} {plural}"] += 1
+        self.requests[f"{request.method} {plural}"] += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -137,16 +137,16 @@ class MemoryApi:
         if request.method == "PATCH" and "apply" in request.headers["Content-Type"]:
             return 200, self._applied(path, body)
         if path not in self.objects:
-            if request.method == "GET" and not self._is_one(path):
+            if request.method == "GET" and not self._is_object(path):
                 return 200, self._listed(path, request.query)
             return 404, {"message": f"{path} not found"}
         if request.method == "PATCH":
             merged = _merged(self.objects[path], body)
             return 200, self.put(path.rsplit("/", 1)[0], merged)
         if request.method == "DELETE":
-            gone = self.objects[path]
+            deleted = self.objects[path]
             self.remove(path)
-            return 200, gone
+            return 200, deleted
         return 200, self.objects[path]
 
     def _applied(self, path: str, body: Object) -> Object:
@@ -154,19 +154,21 @@ class MemoryApi:
         entry = {"manager": "patio-operator", "operation": "Apply", "fieldsV1": _fields(body)}
         after = _merged(before, body)
         after["metadata"]["managedFields"] = [
-            *(one for one in before["metadata"].get("managedFields", []) if one["manager"] != "patio-operator"),
+            *(entry for entry in before["metadata"].get("managedFields", []) if entry["manager"] != "patio-operator"),
             entry,
         ]
         return before if after == before else self.put(path.rsplit("/", 1)[0], after)
 
-    def _is_one(self, path: str) -> bool:
+    def _is_object(self, path: str) -> bool:
         """Tell whether a path is that of an object, by the number of its parts."""
         parts = path.strip("/").split("/")
         root = 2 if parts[0] == "api" else 3
         return len(parts) - root in ((4,) if "namespaces" in parts else (2,))
 
     def _listed(self, collection: str, query: Any) -> Object:
-        wanted = [one.split("=") for one in query.get("labelSelector", "").split(",") if one]
+        requirements = [
+            requirement.split("=") for requirement in query.get("labelSelector", "").split(",") if requirement
+        ]
         named = query.get("fieldSelector", "").removeprefix("metadata.name=")
         items = [
             body
@@ -176,7 +178,7 @@ class MemoryApi:
             and all(
                 (body["metadata"].get("labels") or {}).get(key[0])
                 in (key[1:] or [*body["metadata"].get("labels", {}).values()])
-                for key in wanted
+                for key in requirements
             )
         ]
         return {"items": items, "metadata": {"resourceVersion": str(self.version)}}
@@ -184,9 +186,9 @@ class MemoryApi:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         queue: asyncio.Queue[str | None] = asyncio.Queue()
         since = int(request.query.get("resourceVersion") or self.version)
-        for version, path, told in self._told:
+        for version, path, event_line in self._event_lines:
             if version > since and _is_in(path, request.path):
-                queue.put_nowait(told)
+                queue.put_nowait(event_line)
         self._watches.append((request.path, queue))
         response = web.StreamResponse()
         await response.prepare(request)

@@ -55,7 +55,7 @@ def container(of: Object, name: str) -> Object:
     """The container of that name, of either list."""
     spec = of["spec"]
     found: list[Object] = [
-        one for one in [*(spec.get("initContainers") or []), *spec["containers"]] if one["name"] == name
+        entry for entry in [*(spec.get("initContainers") or []), *spec["containers"]] if entry["name"] == name
     ]
     assert len(found) == 1, f"{name}: {found}"
     return found[0]
@@ -64,20 +64,22 @@ def container(of: Object, name: str) -> Object:
 def env(of: Object, name: str) -> dict[str, Any]:
     """A container's variables: literal values, and the paths of fields."""
     return {
-        one["name"]: one["value"] if "value" in one else one["valueFrom"].get("fieldRef", {}).get("fieldPath", one)
-        for one in container(of, name).get("env") or []
+        variable["name"]: variable["value"]
+        if "value" in variable
+        else variable["valueFrom"].get("fieldRef", {}).get("fieldPath", variable)
+        for variable in container(of, name).get("env") or []
     }
 
 
 def mounts(of: Object, name: str) -> dict[str, tuple[str, bool]]:
     """A container's mounts by path: the volume, and whether read-only."""
     return {
-        one["mountPath"]: (one["name"], one.get("readOnly", False))
-        for one in container(of, name).get("volumeMounts") or []
+        mount["mountPath"]: (mount["name"], mount.get("readOnly", False))
+        for mount in container(of, name).get("volumeMounts") or []
     }
 
 
 def engine_annotation(of: Object) -> Object:
     """What the pod says about its engine."""
-    said: Object = json.loads(of["metadata"]["annotations"]["patio.dev/engine"])
-    return said
+    annotation: Object = json.loads(of["metadata"]["annotations"]["patio.dev/engine"])
+    return annotation

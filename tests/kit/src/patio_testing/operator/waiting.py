@@ -17,6 +17,6 @@ async def until(what: str, condition: Callable[[], object], seen: Callable[[], o
         await asyncio.sleep(0.005)
 
 
-async def eventually(what: str, seen: Callable[[], Any], wanted: Any) -> None:
+async def eventually(what: str, seen: Callable[[], Any], expected: Any) -> None:
     """Return once exactly this is seen."""
-    await until(what, lambda: seen() == wanted, seen)
+    await until(what, lambda: seen() == expected, seen)

@@ -64,7 +64,7 @@ def staged(desired: Desired) -> dict[str, AdapterSpec]:
 
 def keyed(by_name: Mapping[str, _T], slot: Slot = Slot.ACTIVE) -> dict[Key, _T]:
     """Return a mapping of a snapshot, from one that has the names of adapters only."""
-    return {(name, slot): one for name, one in by_name.items()}
+    return {(name, slot): value for name, value in by_name.items()}
 
 
 def engine(adapters: Mapping[str, str] | None = None) -> EngineView:

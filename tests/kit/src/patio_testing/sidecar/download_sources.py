@@ -182,8 +182,8 @@ class Hub:
     def commit(self) -> str:
         if self.fixed_commit is not None:
             return self.fixed_commit
-        said = json.dumps([(name, hashlib.sha256(body).hexdigest()) for name, body in sorted(self.files.items())])
-        return hashlib.sha1(said.encode()).hexdigest()
+        listing = json.dumps([(name, hashlib.sha256(body).hexdigest()) for name, body in sorted(self.files.items())])
+        return hashlib.sha1(listing.encode()).hexdigest()
 
     def lfs(self, name: str) -> bool:
         return name.endswith(".safetensors") and len(self.files[name]) >= 10
@@ -240,9 +240,9 @@ class _HubHandler(http.server.BaseHTTPRequestHandler):
         return self._file(hub.files[name])
 
     def _file(self, body: bytes) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
-        if asked and not self.hub.ignores_range:
-            start = int(asked.group(1))
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
+        if requested and not self.hub.ignores_range:
+            start = int(requested.group(1))
             if start >= len(body):
                 return self._answer(416, b"", {})
             headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}

@@ -76,11 +76,14 @@ def passing_on(port: int) -> Answering:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            ways = [asyncio.create_task(copy(reader, behind_writer)), asyncio.create_task(copy(behind_reader, writer))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            directions = [
+                asyncio.create_task(copy(reader, behind_writer)),
+                asyncio.create_task(copy(behind_reader, writer)),
+            ]
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
         finally:
             behind_writer.close()
 

@@ -67,11 +67,11 @@ class Machine:
 @contextlib.asynccontextmanager
 async def machine(folder: Path) -> AsyncIterator[Machine]:
     async with httpx.AsyncClient() as http:
-        made = Machine(folder, http)
+        made_machine = Machine(folder, http)
         try:
-            yield made
+            yield made_machine
         finally:
-            for process in made.started:
+            for process in made_machine.started:
                 await kill(process)
 
 

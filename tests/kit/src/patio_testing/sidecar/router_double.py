@@ -4,7 +4,7 @@
     async with httpx.AsyncClient(mounts={"all://router": httpx.ASGITransport(app=double.app)}) as http: ...
 
 Compared with the recordings in `sidecar/tests/topology/test_router_double.py`. What the real ones do over time is
-ordered by tests: `finish` ends what is under way, `forget` is a restart.
+ordered by tests: `finish` ends what is in progress, `forget` is a restart.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RouterDouble:
         self.workers.clear()
 
     def finish(self) -> None:
-        """End what is under way: additions of workers that answer, and drains."""
+        """End what is in progress: additions of workers that answer, and drains."""
         for worker in list(self.workers.values()):
             if worker.status == "draining":
                 del self.workers[worker.id]
@@ -76,7 +76,7 @@ class RouterDouble:
                 worker.status = "ready"
 
     def fail(self, message: str) -> None:
-        """Let every addition under way end in an error, which smg then forgets."""
+        """Let every addition in progress end in an error, which smg then forgets."""
         for worker in list(self.workers.values()):
             if worker.status == "pending" and self._smg:
                 del self.workers[worker.id]
@@ -84,7 +84,7 @@ class RouterDouble:
                 worker.status, worker.message = "failed", message
 
     def listed(self) -> dict[str, Listed]:
-        return {one.url: one for one in self.workers.values() if one.status in ("ready", "draining")}
+        return {worker.url: worker for worker in self.workers.values() if worker.status in ("ready", "draining")}
 
     @property
     def _smg(self) -> bool:
@@ -125,20 +125,20 @@ class RouterDouble:
             )
         if self._smg and not url.startswith(("http://", "https://")):
             return JSONResponse({"error": f"Invalid value for field 'worker_url': {url}", "code": "BAD_REQUEST"}, 400)
-        there = self._find(url)
-        if there is None:
-            done = self.at_once and url in self.alive
-            there = Listed(str(uuid.uuid4()), url, body, "ready" if done else "pending")
-            self.workers[there.id] = there
+        listed = self._find(url)
+        if listed is None:
+            at_once = self.at_once and url in self.alive
+            listed = Listed(str(uuid.uuid4()), url, body, "ready" if at_once else "pending")
+            self.workers[listed.id] = listed
         elif self._smg:
-            code = "WORKER_CREATE_IN_PROGRESS" if there.status == "pending" else "WORKER_ALREADY_EXISTS"
-            return JSONResponse({"error": f"Worker at URL '{url}' with ID {there.id}.", "code": code}, 409)
-        elif there.status == "ready":
-            there.message = f"Worker {url} already exists"
-        elif there.status == "failed":
-            there.status = "pending"
-        where = f"/workers/{there.id}"
-        accepted = {"status": "accepted", "worker_id": there.id, "url": url, "location": where, "message": "queued"}
+            code = "WORKER_CREATE_IN_PROGRESS" if listed.status == "pending" else "WORKER_ALREADY_EXISTS"
+            return JSONResponse({"error": f"Worker at URL '{url}' with ID {listed.id}.", "code": code}, 409)
+        elif listed.status == "ready":
+            listed.message = f"Worker {url} already exists"
+        elif listed.status == "failed":
+            listed.status = "pending"
+        path = f"/workers/{listed.id}"
+        accepted = {"status": "accepted", "worker_id": listed.id, "url": url, "location": path, "message": "queued"}
         return JSONResponse(accepted, 202)
 
     async def _worker(self, request: Request) -> Response:
@@ -183,14 +183,14 @@ class RouterDouble:
             job = "failed"
         if by_id and job is not None:
             type_ = "RemoveWorker" if worker.status == "draining" else "AddWorker"
-            said = {
+            body = {
                 "job_type": type_,
                 "worker_url": worker.url,
                 "status": job,
                 "message": worker.message,
                 "timestamp": 1,
             }
-            shown["job_status"] = said
+            shown["job_status"] = body
         return shown
 
     async def _readiness(self, request: Request) -> Response:
