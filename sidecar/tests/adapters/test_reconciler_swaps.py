@@ -15,7 +15,7 @@ import pytest
 from engine_double import Double, running_double
 from engine_double.adapters import inspect
 from engine_double.samples import write_adapter
-from engine_double.text import words
+from engine_double.text import answer_text
 from patio.engine.base import trial_name
 from patio_protocol.adapters import AdapterReport, AdapterState
 from patio_protocol.client import SidecarClient
@@ -31,7 +31,7 @@ TOKENS = 12
 
 
 def said_by(path: Path, tokens: int = TOKENS) -> str:
-    return words(inspect(str(path)).digest, PROMPT, tokens)
+    return answer_text(inspect(str(path)).digest, PROMPT, tokens)
 
 
 async def ask(double: Double, engine: str, tokens: int = TOKENS) -> str:

@@ -56,8 +56,8 @@ async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None
         assert [(await http.get("/ready")).status_code for _ in range(2)] == [500, 200]
         assert (await http.post("/_double/faults", json={"path": "/ready"})).status_code == 400
         assert (await http.post("/_double/faults", json={"status": 500})).status_code == 400
-        seen = (await http.get("/_double/requests", params={"path": "/ready"})).json()
-        assert [one["status"] for one in seen] == [500, 200]
+        requests = (await http.get("/_double/requests", params={"path": "/ready"})).json()
+        assert [request["status"] for request in requests] == [500, 200]
         path = str(write_adapter(tmp_path / "a"))
         key = {"Authorization": "Bearer sk"}
         await http.post("/load_lora_adapter", json={"lora_name": "a", "lora_path": path}, headers=key)
