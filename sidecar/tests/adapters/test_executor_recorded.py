@@ -32,7 +32,7 @@ async def polled_again(double: Double, number: int = 2) -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_recorded_rejections_fail_with_message_and_are_loaded_once(
+async def test_recorded_rejections_fail_with_message_after_one_load(
     engine: str, sidecar: StartSidecar, tmp_path: Path, recordings: Path
 ) -> None:
     answers = vllm_answers(recordings) if engine == "vllm" else sglang_answers(recordings)
