@@ -44,7 +44,7 @@ async def test_refused_connection_is_nothing_that_listens(host: str) -> None:
     assert error_message(error) == "Connection refused"
 
 
-async def test_socket_that_is_not_there_or_refuses_is_the_same(tmp_path: Path) -> None:
+async def test_missing_socket_is_the_same_as_one_that_refuses(tmp_path: Path) -> None:
     async def ask(path: Path) -> Cause:
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         return cause_of(await failing("http://localhost/", httpx.AsyncClient(transport=transport)))
@@ -89,7 +89,7 @@ async def test_name_that_is_not_found_is_reported_as_such(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_too_many_open_files_are_our_own_fault(host: str) -> None:
+async def test_too_many_open_files_are_the_sidecars_fault(host: str) -> None:
     http = httpx.AsyncClient(trust_env=False)
     url = f"http://{host}:{closed_port()}"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

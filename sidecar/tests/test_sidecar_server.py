@@ -279,7 +279,7 @@ async def test_what_is_no_request_gets_400_in_the_one_shape(sent: bytes) -> None
         assert b'"quick"' in await served.ask("/quick")
 
 
-async def test_broken_chunks_after_an_answer_are_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+async def test_broken_chunks_after_an_answer_are_no_sidecar_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as served:
         for _ in range(50):
             reader, writer = await served.connect()
@@ -435,7 +435,7 @@ print(raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
     assert raise_file_limit() > 0
 
 
-async def test_no_files_left_is_logged_once_and_as_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_files_left_is_logged_once_as_the_sidecars_fault(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     now = 0.0
     limit_loop_errors(loop, LineLimit(1, 30.0, lambda: now))

@@ -49,7 +49,7 @@ def test_matrixinfer_runtimes_own_example_is_understood() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8100", "http://localhost:8100/", "http://localhost:8100/m"])
-def test_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> None:
+def test_variables_of_the_matrixinfer_runtime_are_read(url: str) -> None:
     settings = read_settings([], {"RUNTIME_PORT": "8200", "RUNTIME_URL": url, "RUNTIME_METRICS_PATH": "/m"})
     assert (settings.port, settings.engine_endpoint, settings.metrics_path) == (8200, "http://localhost:8100", "/m")
 
@@ -217,7 +217,7 @@ STANDARD = {
 }
 
 
-def test_standard_variables_count_where_our_own_are_not_set() -> None:
+def test_standard_variables_count_where_patios_are_not_set() -> None:
     downloads = read_settings([], STANDARD).downloads
     assert downloads.hf_token == "hf_other"
     assert downloads.config(SourceKind.S3) == {
@@ -233,7 +233,7 @@ def test_standard_variables_count_where_our_own_are_not_set() -> None:
     assert not [secret for secret in ("hf_other", "secret'", "session'") if secret in shown]
 
 
-def test_our_own_variables_win_over_standard_ones() -> None:
+def test_patios_variables_win_over_standard_ones() -> None:
     own_variables = {"HF_AUTH_TOKEN": "hf_own", "ACCESS_KEY": "own", "SECRET_KEY": "own-secret", "REGION": "us-west-2"}
     config = read_settings([], STANDARD | own_variables | {"ENDPOINT": "http://s3"}).downloads.config(SourceKind.S3)
     assert (config["hf_token"], config["access_key"], config["endpoint"]) == ("hf_own", "own", "http://s3")

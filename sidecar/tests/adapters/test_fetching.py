@@ -98,7 +98,7 @@ def test_old_weights_answer_until_new_ones_are_fetched() -> None:
     }
 
 
-def test_fault_of_fetching_waits_as_one_of_loading_does() -> None:
+def test_failed_fetch_is_retried_as_a_failed_load_is() -> None:
     spec = fetching()
     progress = current(None, spec, 0)
     transient = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
@@ -199,7 +199,7 @@ def test_state_file_has_no_credential_and_keeps_the_origin(tmp_path: Path) -> No
     assert "AK" not in path.read_text()
 
 
-def test_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
+def test_state_file_without_sources_is_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(
         json.dumps({"version": 1, "desired": {"wanted": {"a": {"name": "a", "path": "/a"}}, "required_seen": {}}})

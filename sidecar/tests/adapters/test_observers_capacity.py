@@ -47,7 +47,7 @@ async def test_vllm_tells_the_size_of_its_batch_after_traffic(sidecar: StartSide
             assert await reported_capacity(client) == AdapterCapacity(batch=5)
 
 
-async def test_recorded_vllm_tells_it(recordings: Path) -> None:
+async def test_capacity_is_read_from_recorded_vllm_metrics(recordings: Path) -> None:
     text = (recordings / "vllm/metrics-0.32.0.txt").read_bytes()
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=text))
     async with httpx.AsyncClient(transport=transport) as http:

@@ -211,7 +211,7 @@ def test_vanishing_adapter_is_loaded_at_once_then_ever_later() -> None:
     assert after_loss(after_success(progress, 100.0), 1000.0, 0.0).not_before == 1000.0
 
 
-def test_only_what_was_there_and_is_not_being_changed_is_lost() -> None:
+def test_only_listed_adapter_without_an_action_is_lost() -> None:
     snapshot = AdapterSnapshot(
         desired(wanted("a"), wanted("b"), wanted("c")), engine({"a": "/adapters/x", "b": "/adapters/x"})
     )
@@ -369,7 +369,7 @@ def test_evicted_adapters_are_loaded_again_into_free_slots() -> None:
         assert [action.spec.name for action in actions if isinstance(action, Load)] == list(names[:free])
 
 
-def test_what_failed_and_is_there_all_the_same_has_recovered() -> None:
+def test_failed_adapter_that_engine_lists_has_recovered() -> None:
     snapshot = failed(wanted("a"), REFUSED)
     assert recovered(snapshot, engine({"a": "/adapters/x"})) == {"a"}
     assert recovered(snapshot, engine({"a": "/other"})) == frozenset()

@@ -71,7 +71,7 @@ def test_fetch_is_outdated_once_other_files_are_desired() -> None:
     assert not is_outdated(AdapterSnapshot(Desired()), Load(FETCHED, "why"))
 
 
-def test_paths_in_use_are_those_listed_and_of_actions_under_way() -> None:
+def test_paths_in_use_are_listed_or_of_running_actions() -> None:
     spec = wanted("b", "/new")
     spec = replace(spec, held=LoadedWeights("/old", None))
     snapshot = AdapterSnapshot(

@@ -562,7 +562,7 @@ async def test_source_rejected_by_the_hub_is_not_requested_again(
         assert len(hub.calls) == 1
 
 
-async def test_hub_that_is_busy_or_broken_is_asked_again(start: Start) -> None:
+async def test_busy_or_failing_hub_is_retried(start: Start) -> None:
     with running_hub(ADAPTER, faults=[(429, {"Retry-After": "0"}), (502, {}), (503, {})]) as hub:
         async with start(hf_endpoint=hub.url) as downloads:
             report = await fetched(downloads, request("team/adapter"))

@@ -62,7 +62,7 @@ def test_addresses_of_the_machine_are_known_however_written(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["169.253.0.1", "10.0.0.1", "127.0.0.1", "::1", "fd00::7", "s3.example.com", "", "x"])
-def test_other_hosts_may_be_asked(host: str) -> None:
+def test_other_hosts_may_be_called(host: str) -> None:
     assert not is_never_asked(host)
 
 
@@ -423,7 +423,7 @@ async def test_store_without_tls_is_reported_with_the_remedy(tmp_path: Path) -> 
     assert "begin its URL with http://" in error.message
 
 
-def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
+def test_missing_bundle_does_not_hide_an_existing_one(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     environ = {"SSL_CERT_FILE": "/nowhere", "CURL_CA_BUNDLE": str(bundle)}

@@ -246,7 +246,7 @@ async def test_more_patient_call_waits_longer_for_silent_routers(monkeypatch: py
 @pytest.mark.parametrize(
     "odd", [httpx.Response(429), httpx.Response(401), httpx.Response(404), httpx.Response(200, text="x")]
 )
-async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
+async def test_one_unreadable_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
     engine = Answers(odd, RUNNING)
     async with draining(engine, Routers(has_left=True)) as drain:
         answer = await drain.drain(2)
@@ -262,7 +262,7 @@ def test_engine_that_was_counted_once_is_never_blind() -> None:
     assert state_after((0.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.GO_ON
 
 
-async def test_place_that_only_breaks_is_given_up_for_the_next() -> None:
+async def test_failing_source_of_counts_is_replaced_by_the_next() -> None:
     errors = [httpx.Response(500)] * 20
 
     def handle(request: httpx.Request) -> httpx.Response:

@@ -136,7 +136,7 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
             assert not client.trust_env
 
 
-async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_polls_do_not_block_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
     monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.05)
     hangs = True

@@ -155,5 +155,5 @@ def test_older_engines_source_is_not_taken_for_another_engine(file: Path) -> Non
     assert families(added_samples(file.read_bytes(), other)) == {"model_context_tokens"}
 
 
-def test_what_is_asked_has_no_metric_before_it_on_vllm() -> None:
+def test_context_tokens_have_no_metric_before_them_on_vllm() -> None:
     assert all(isinstance(source, Supplied) for source in SOURCES[EngineKind.VLLM]["model_context_tokens"])

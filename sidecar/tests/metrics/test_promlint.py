@@ -57,6 +57,6 @@ def test_promtool_accepts_pages_and_finds_only_colons(promlint: Path, file: Path
     assert {finding for _, finding in findings} <= ENGINES_OWN
 
 
-def test_promtool_rejects_a_family_that_is_there_twice(promlint: Path) -> None:
+def test_promtool_rejects_a_repeated_family(promlint: Path) -> None:
     text = b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n"
     assert subprocess.run([promlint], input=text, capture_output=True, check=False).returncode == 1

@@ -167,7 +167,7 @@ def test_hazards_of_real_texts_are_survived(line: bytes, end: bytes) -> None:
     assert added(text).endswith(line.strip().split(b"}")[-1].lstrip(b"vllm:num_requests_running") + b"\n")
 
 
-def test_label_that_is_there_is_not_overwritten() -> None:
+def test_existing_label_is_not_overwritten() -> None:
     line = b'vllm:num_requests_running{a="inference_engine=",inference_engine="mine"} 1\n'
     (key,) = samples(added(b"# TYPE vllm:num_requests_running gauge\n" + line))
     assert ("inference_engine", "mine") in key[1]
@@ -308,7 +308,7 @@ def test_summary_is_taken_for_nothing_else() -> None:
     assert added(text) == b""
 
 
-def test_prefixes_given_twice_write_nothing_twice(recordings: Path) -> None:
+def test_repeated_prefixes_write_nothing_twice(recordings: Path) -> None:
     text = (recordings / "vllm/metrics-0.32.0.txt").read_bytes()
     assert added(text, prefixes=("kthena", "patio", "kthena")) == added(text, prefixes=("kthena", "patio"))
 
@@ -323,14 +323,14 @@ def test_prefixes_given_twice_write_nothing_twice(recordings: Path) -> None:
         b"#  TYPE\tpatio:num_requests_running gauge\npatio:num_requests_running 9",
     ],
 )
-def test_name_of_ours_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
+def test_own_name_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n" + line + b"\n"
     rewritten = rewrite(text, VLLM)
     assert rewritten.text == text
     assert rewritten.conflicts == ("patio:num_requests_running",)
 
 
-def test_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
+def test_part_of_an_own_histogram_is_enough_to_give_way() -> None:
     text = (
         b"# TYPE patio:e2e_request_latency_seconds_sum gauge\npatio:e2e_request_latency_seconds_sum 1\n"
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n"
@@ -353,7 +353,7 @@ def test_longer_engine_name_under_our_prefix_hides_nothing() -> None:
     assert len(samples(rewritten.text)) == 3
 
 
-def test_what_is_asked_elsewhere_is_written_as_a_sample() -> None:
+def test_supplied_value_is_written_as_a_sample() -> None:
     supplied = {"model_context_tokens": [Sample(((b"model_name", b"m"),), 2097152)]}
     page = rewrite(b"", VLLM, supplied=supplied).text
     assert b'\npatio:model_context_tokens{inference_engine="vllm",model_name="m"} 2.097152e+06\n' in page

@@ -189,7 +189,7 @@ async def test_engine_with_no_metric_yet_is_up() -> None:
         assert values(await scraper.page())["patio:engine_up"] == 1
 
 
-async def test_openmetrics_is_given_when_the_engine_gave_it() -> None:
+async def test_openmetrics_is_served_when_the_engine_serves_it() -> None:
     text = TEXT + b"# EOF\n"
     async with scraping(http(text, kind=Format.OPENMETRICS.value)) as (scraper, _):
         page = await scraper.page()
@@ -198,7 +198,7 @@ async def test_openmetrics_is_given_when_the_engine_gave_it() -> None:
         assert {"vllm:num_requests_running", "patio:num_requests_running", "patio:engine_up"} <= names
 
 
-async def test_names_of_ours_that_the_engine_has_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_own_names_that_the_engine_has_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     text = TEXT + b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
     async with scraping(http(text)) as (scraper, _):
         with caplog.at_level(logging.WARNING):
@@ -289,7 +289,7 @@ async def test_page_is_compressed_once_for_all() -> None:
         assert gzip.decompress(first) == page.text
 
 
-async def test_large_pages_on_their_way_are_bounded() -> None:
+async def test_large_pages_being_sent_are_bounded() -> None:
     async with scraping(http(large(3 * PIECE))) as (scraper, _):
         pages = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
         assert values(await scraper.page())["patio:engine_scrape_errors_totalbusy"] == 1

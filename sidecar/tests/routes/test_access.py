@@ -365,7 +365,7 @@ async def test_client_raises_a_denial_as_a_rejection(start_pod: StartPod) -> Non
         assert (raised.value.code, raised.value.status) == ("ProofMissing", 401)
 
 
-def test_families_of_access_are_there_from_the_start() -> None:
+def test_families_of_access_exist_from_the_start() -> None:
     registry = CollectorRegistry()
     AccessMetrics(registry, True)
     assert {family.name for family in registry.collect()} == {"patio:access_control_enforced", "patio:access_denials"}

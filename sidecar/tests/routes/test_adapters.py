@@ -519,7 +519,7 @@ async def scrape(client: SidecarClient, **headers: str) -> dict[str, float]:
 
 
 @ENGINES
-async def test_scrape_has_the_engines_the_standard_and_our_own(
+async def test_scrape_has_engine_standard_and_sidecar_metrics(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     async with running_double(engine=engine) as double, sidecar(double) as client:
@@ -594,7 +594,7 @@ async def test_gzip_is_served_when_it_is_accepted(sidecar: StartSidecar) -> None
         assert "content-encoding" not in plain.headers
 
 
-async def test_without_scraping_only_our_own_metrics_are_served(sidecar: StartSidecar) -> None:
+async def test_without_scraping_only_sidecar_metrics_are_served(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double, scrape_engine=False) as client:
         await ready(client)
         metrics = await scrape(client)

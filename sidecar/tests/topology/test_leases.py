@@ -20,7 +20,7 @@ def test_lease_runs_out_unless_it_is_renewed() -> None:
     assert expired(remaining, now=49)[1] == ()
 
 
-def test_address_belongs_to_who_spoke_last() -> None:
+def test_address_belongs_to_the_last_lease_for_it() -> None:
     leases = granted(granted(Leases(), "old", A, 30, now=0), "new", A, 30, now=5)
     assert set(leases.by_id) == {"new"}
 

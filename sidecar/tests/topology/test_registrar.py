@@ -309,7 +309,7 @@ async def test_router_is_sought_under_names_of_both_upstream_versions() -> None:
         assert registrar.router.name == "http://127.0.0.1:9"
 
 
-async def test_silent_router_is_asked_every_few_seconds() -> None:
+async def test_silent_router_is_polled_every_few_seconds() -> None:
     async with httpx.AsyncClient() as http:
         faults: list[str] = []
         router = Router(Endpoint(("http://127.0.0.1:9",)), http, None)
@@ -331,7 +331,7 @@ async def test_silent_router_is_asked_every_few_seconds() -> None:
         (OSError(errno.EMFILE, "Too many open files"), "RouterError"),
     ],
 )
-async def test_only_a_router_that_was_asked_can_be_gone(cause: OSError, reason: str) -> None:
+async def test_only_failed_connections_make_a_router_unreachable(cause: OSError, reason: str) -> None:
     def raise_error(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("All connection attempts failed") from cause
 

@@ -142,7 +142,7 @@ async def served(local_machine: Machine, pod: PodProcesses) -> int:
 
 
 @with_both
-async def test_router_that_ignores_prefill_worker_is_asked_once(kind: str, local_machine: Machine) -> None:
+async def test_router_that_ignores_prefill_worker_gets_one_order(kind: str, local_machine: Machine) -> None:
     router = RouterProcess(local_machine, kind)
     info = '{"data": {"worker_type": "prefill", "bootstrap_port": 34000}}'
     pod = PodProcesses(local_machine, "pod-0", "sglang", direct(router), ("--instance-info", info))

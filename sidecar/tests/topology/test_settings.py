@@ -239,7 +239,7 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
         ({"roles": ["router"]}, "no role"),
     ],
 )
-def test_topology_file_that_does_not_say_it_is_rejected(content: object, message: str) -> None:
+def test_topology_file_without_the_address_is_rejected(content: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         listed(content, None, None)
 

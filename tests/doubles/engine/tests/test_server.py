@@ -22,7 +22,7 @@ from engine_double.settings import EngineKind
 from patio_testing.deadline import DEADLINE
 
 
-async def test_fault_stands_in_the_way_as_often_as_ordered() -> None:
+async def test_fault_is_applied_as_often_as_ordered() -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         double.fault("/v1/models", status=503, body="busy", times=2)
         answers = [(await client.get("/v1/models")) for _ in range(3)]

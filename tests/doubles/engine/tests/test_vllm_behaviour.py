@@ -145,7 +145,7 @@ async def test_sigterm_aborts_what_runs_and_closes_the_port(tmp_path: Path) -> N
             assert await is_refused(late_client)
 
 
-async def test_client_that_goes_away_frees_its_place() -> None:
+async def test_client_that_disconnects_frees_its_place() -> None:
     async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
         body = {"model": "tiny", "prompt": "hello world", "max_tokens": 400, "stream": True}
         async with client.stream("POST", "/v1/completions", json=body) as stream:
