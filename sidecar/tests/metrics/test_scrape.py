@@ -291,9 +291,9 @@ async def test_page_is_compressed_once_for_all() -> None:
 
 async def test_large_pages_being_sent_are_bounded() -> None:
     async with scraping(http(large(3 * PIECE))) as (scraper, _):
-        pages = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
+        held_pages = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
         assert values(await scraper.page())["patio:engine_scrape_errors_totalbusy"] == 1
-        pages.pop()
+        held_pages.pop()
         assert (await scraper.page()).large
 
 
