@@ -14,7 +14,7 @@ SOURCE = "s3://bucket/sql"
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"lora_path": "/a", "prepare": True}, "need a source"),
         ({"lora_path": "/a", "expects_credentials": True}, "need a source"),
@@ -25,8 +25,8 @@ SOURCE = "s3://bucket/sql"
         ({}, "exactly one"),
     ],
 )
-def test_fields_that_exclude_each_other_are_rejected_by_message(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
+def test_fields_that_exclude_each_other_are_rejected_by_message(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         LoadRequest(lora_name="sql", **fields)
 
 
@@ -44,28 +44,28 @@ def test_what_belongs_together_is_taken(fields: dict[str, Any]) -> None:
     LoadRequest(lora_name="sql", **fields)
 
 
-def test_order_has_only_given_fields_so_older_sidecars_read_it() -> None:
-    said = json.loads(LoadRequest(lora_name="sql", source=SOURCE, wait=0).model_dump_json(exclude_unset=True))
-    assert said == {"lora_name": "sql", "source": SOURCE, "wait": 0}
+def test_order_has_only_set_fields_so_older_sidecars_read_it() -> None:
+    body = json.loads(LoadRequest(lora_name="sql", source=SOURCE, wait=0).model_dump_json(exclude_unset=True))
+    assert body == {"lora_name": "sql", "source": SOURCE, "wait": 0}
 
 
 def test_answers_of_an_older_sidecar_are_read() -> None:
     report = {"lora_name": "sql", "lora_path": "/a", "state": "Loaded", "reason": "Loaded", "since": 1.0}
-    older = AdapterReport.model_validate(report)
-    assert (older.held_revision, older.prepared, older.credentials_revision) == (None, None, None)
+    decoded = AdapterReport.model_validate(report)
+    assert (decoded.held_revision, decoded.prepared, decoded.credentials_revision) == (None, None, None)
     assert AdapterList.model_validate({"revision": "1", "engine": "vllm", "engine_ready": True}).on_disk == ()
 
 
 def test_answers_of_a_newer_sidecar_are_read() -> None:
     prepared = {"revision": "8", "state": "Prepared", "reason": "Prepared", "news": 1}
     report = {"lora_name": "sql", "lora_path": None, "state": "Pending", "reason": "Prepared", "since": 1.0}
-    newer = AdapterReport.model_validate({**report, "prepared": prepared, "news": 1})
-    assert newer.prepared is not None
-    assert newer.prepared.state is PreparedState.PREPARED
+    decoded = AdapterReport.model_validate({**report, "prepared": prepared, "news": 1})
+    assert decoded.prepared is not None
+    assert decoded.prepared.state is PreparedState.PREPARED
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({}, "exactly one"),
         ({"lora_path": "/a", "source": "o/r"}, "exactly one"),
@@ -76,8 +76,8 @@ def test_answers_of_a_newer_sidecar_are_read() -> None:
         ({"source": "o/r", "max_workers": 0}, "max_workers"),
     ],
 )
-def test_order_has_a_path_or_a_source(fields: dict[str, str], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
+def test_order_has_a_path_or_a_source(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         LoadRequest.model_validate({"lora_name": "a", **fields})
 
 

@@ -9,7 +9,7 @@ from patio_protocol.authentication import base64url, from_base64url
 
 
 @given(st.binary(max_size=80))
-def test_there_is_one_text_for_the_same_bytes(data: bytes) -> None:
+def test_same_bytes_have_one_text(data: bytes) -> None:
     text = base64url(data)
     assert from_base64url(text) == data
     if text:

@@ -14,25 +14,25 @@ NO_KEYS = ["", "short", "A" * 43, "A" * 42 + "!", "\u00e9" * 43, "_" * 43]
 
 @pytest.mark.parametrize("text", NO_KEYS)
 def test_what_is_no_usable_key_opens_and_makes_nothing(text: str) -> None:
-    mine = new_key()
+    key = new_key()
     assert (text == "A" * 43) is is_public_key(text)
-    assert box(b"x", mine, text) is None
-    assert open_box("x" * 100, mine, text) is None
+    assert box(b"x", key, text) is None
+    assert open_box("x" * 100, key, text) is None
     assert seal(b"x", text) is None
 
 
 @given(st.binary(max_size=300), st.text(max_size=300))
 def test_boxes_open_to_what_was_put_in_and_to_nothing_else(text: bytes, noise: str) -> None:
-    ours, theirs = new_key(), new_key()
-    shut = box(text, ours, theirs.public) or ""
-    assert open_box(shut, theirs, ours.public) == text
-    assert open_box(shut, ours, ours.public) is None
-    closed = seal(text, theirs.public) or ""
-    assert open_sealed(closed, theirs) == text
-    assert open_sealed(closed, ours) is None
-    for one in (noise, shut):
-        assert open_sealed(one, theirs) is None
-    assert open_box(noise, theirs, ours.public) is None
+    sender, recipient = new_key(), new_key()
+    boxed = box(text, sender, recipient.public) or ""
+    assert open_box(boxed, recipient, sender.public) == text
+    assert open_box(boxed, sender, sender.public) is None
+    sealed = seal(text, recipient.public) or ""
+    assert open_sealed(sealed, recipient) == text
+    assert open_sealed(sealed, sender) is None
+    for not_sealed in (noise, boxed):
+        assert open_sealed(not_sealed, recipient) is None
+    assert open_box(noise, recipient, sender.public) is None
 
 
 def test_private_key_is_not_shown() -> None:

@@ -88,9 +88,9 @@ def test_what_names_no_source_is_rejected(uri: str) -> None:
 
 
 def test_key_in_a_uri_is_not_repeated() -> None:
-    with pytest.raises(ValueError, match="begin with") as refused:
+    with pytest.raises(ValueError, match="begin with") as raised:
         parse_source("s3://AKID:sek/ret@bucket/x")
-    assert "sek" not in str(refused.value)
+    assert "sek" not in str(raised.value)
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "hf://o/r/", "hf://", "s3://bucket/", "s3://", "pvc://", "file://"]))
@@ -106,21 +106,21 @@ def test_no_source_leaves_its_folder(text: str, scheme: str) -> None:
 
 
 def test_config_is_a_json_object_in_a_string() -> None:
-    said = {"hf_token": " t ", "hf_revision": "main", "endpoint": "obs.test.com/", "access_key": "", "region": None}
-    assert read_config(SourceConfig.parse(json.dumps(said))) == {
+    config = {"hf_token": " t ", "hf_revision": "main", "endpoint": "obs.test.com/", "access_key": "", "region": None}
+    assert read_config(SourceConfig.parse(json.dumps(config))) == {
         "hf_token": "t",
         "hf_revision": "main",
         "endpoint": "https://obs.test.com",
     }
     assert read_config(None) == read_config(SourceConfig.parse("  ")) == {}
-    assert without_secrets(read_config(SourceConfig.parse(json.dumps(said)))) == {
+    assert without_secrets(read_config(SourceConfig.parse(json.dumps(config)))) == {
         "hf_revision": "main",
         "endpoint": "https://obs.test.com",
     }
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("config", "message"),
     [
         ("{", "JSON object"),
         ("[]", "JSON object"),
@@ -136,10 +136,10 @@ def test_config_is_a_json_object_in_a_string() -> None:
         ('{"region": "sek/ret"}', "region"),
     ],
 )
-def test_wrong_config_is_rejected_by_key_and_never_by_value(config: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as refused:
+def test_wrong_config_is_rejected_by_key_and_never_by_value(config: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         SourceConfig.parse(config)
-    assert "sek" not in str(refused.value)
+    assert "sek" not in str(raised.value)
 
 
 def test_no_request_shows_its_config() -> None:
@@ -153,7 +153,7 @@ def test_no_request_shows_its_config() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("uri", "message"),
     [
         ("gpt2", "openai-community/gpt2"),
         ("hf://gpt2", "lacks the organisation"),
@@ -161,8 +161,8 @@ def test_no_request_shows_its_config() -> None:
         ("hf://org/repo/tree/main/sub", "write hf://org/repo@revision/folder"),
     ],
 )
-def test_near_miss_of_a_repository_has_its_own_message(uri: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_near_miss_of_a_repository_has_its_own_message(uri: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_source(uri)
 
 
@@ -193,7 +193,7 @@ def test_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("config", "message"),
     [
         ({"region": "eu"}, "valid string"),
         (SourceConfig({"region": "sek/ret"}), "region"),
@@ -202,8 +202,8 @@ def test_digest_of_an_order_is_the_one_of_earlier_versions() -> None:
         (" " * (MAX_CONFIG + 1), f"at most {MAX_CONFIG}"),
     ],
 )
-def test_config_that_no_order_can_have_is_rejected(config: object, words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
+def test_config_that_no_order_can_have_is_rejected(config: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         LoadRequest.model_validate({"lora_name": "a", "source": "o/r", "config": config})
 
 

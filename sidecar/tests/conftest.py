@@ -37,10 +37,10 @@ def sidecar(tmp_path: Path) -> StartSidecar:
     async def start(double: Double | str, **settings: Any) -> AsyncIterator[SidecarClient]:
         kind = EngineKind.VLLM if isinstance(double, str) else EngineKind(double.engine.core.settings.engine.value)
         settings = {"downloads": DownloadSettings(root=tmp_path / "root"), **settings}
-        chosen = Settings(**{"engine": kind, "engine_endpoint": str(double), **settings})
+        sidecar_settings = Settings(**{"engine": kind, "engine_endpoint": str(double), **settings})
         stopping = asyncio.Event()
         async with httpx.AsyncClient() as http:
-            parts = assemble(chosen, Store(tmp_path / "state.json"), http, stopping)
+            parts = assemble(sidecar_settings, Store(tmp_path / "state.json"), http, stopping)
             running = asyncio.create_task(parts.run())
             transport = httpx.ASGITransport(app=parts.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport) as caller:

@@ -156,9 +156,9 @@ async def test_taken_port_is_one_line_and_exit_code_2(pod: Pod) -> None:
         await pod.start_sidecar()
         assert pod.sidecar is not None
         assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 2
-    said = (pod.folder / "sidecar.log").read_text()
-    assert "cannot listen" in said
-    assert said.count("\n") == 1
+    log = (pod.folder / "sidecar.log").read_text()
+    assert "cannot listen" in log
+    assert log.count("\n") == 1
 
 
 async def test_logs_are_json_when_asked_for_and_have_no_secret(pod: Pod) -> None:
@@ -166,9 +166,9 @@ async def test_logs_are_json_when_asked_for_and_have_no_secret(pod: Pod) -> None
     secrets = {"ACCESS_KEY": "AKIA", "SECRET_KEY": "s3_sekret", "HF_AUTH_TOKEN": "hf_sekret"}
     await pod.start_sidecar("--log-format", "json", **secrets)
     await pod.ready()
-    said = (pod.folder / "sidecar.log").read_text()
-    assert any(json.loads(line)["message"].startswith("serving ") for line in said.splitlines())
-    assert not [secret for secret in secrets.values() if secret in said]
+    log = (pod.folder / "sidecar.log").read_text()
+    assert any(json.loads(line)["message"].startswith("serving ") for line in log.splitlines())
+    assert not [secret for secret in secrets.values() if secret in log]
 
 
 async def test_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None:
@@ -179,5 +179,5 @@ async def test_off_switch_warns_at_the_start_and_delays_no_end(pod: Pod) -> None
     assert pod.sidecar is not None
     pod.sidecar.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(pod.sidecar.wait(), DEADLINE) == 0
-    said = (pod.folder / "sidecar.log").read_text()
-    assert said.count("WARNING patio.access.metrics access control is off") == 1
+    log = (pod.folder / "sidecar.log").read_text()
+    assert log.count("WARNING patio.access.metrics access control is off") == 1

@@ -28,7 +28,7 @@ def row(name: str) -> list[str]:
     return [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
 
 
-def said(source: Source) -> str:
+def cell_text(source: Source) -> str:
     if isinstance(source, Supplied):
         return source.description
     return f"{source.family} ({source.description})" if isinstance(source, Derived) else source
@@ -36,7 +36,7 @@ def said(source: Source) -> str:
 
 @pytest.mark.parametrize("name", [family.name for family in STANDARD])
 def test_every_standard_family_is_in_the_table_with_its_sources(name: str) -> None:
-    sources = [", ".join(said(one) for one in SOURCES[engine].get(name, ())) or "-" for engine in EngineKind]
+    sources = [", ".join(cell_text(source) for source in SOURCES[engine].get(name, ())) or "-" for engine in EngineKind]
     assert row(name)[3:] == sources
 
 

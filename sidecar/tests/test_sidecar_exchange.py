@@ -21,11 +21,11 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
-async def ask(port: int, http: httpx.AsyncClient | None = None, *, scheme: str = "http", **given: Any) -> Answer:
+async def ask(port: int, http: httpx.AsyncClient | None = None, *, scheme: str = "http", **arguments: Any) -> Answer:
     url = f"{scheme}://127.0.0.1:{port}/x"
-    asked: dict[str, Any] = {"seconds": 20.0, "largest": 1000, "headers": {}, **given}
+    all_arguments: dict[str, Any] = {"seconds": 20.0, "largest": 1000, "headers": {}, **arguments}
     async with http or httpx.AsyncClient(trust_env=False) as client:
-        return await exchange(client, "GET", url, where="the engine", path="/x", **asked)
+        return await exchange(client, "GET", url, where="the engine", path="/x", **all_arguments)
 
 
 async def test_answer_within_its_limits_is_whole() -> None:
@@ -41,7 +41,7 @@ async def test_byte_too_many_cuts_it_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "then"),
+    ("first", "repeated"),
     [
         (CHUNKED, b"1\r\nx\r\n"),
         (HEAD, b"x-more: y\r\n"),
@@ -49,12 +49,12 @@ async def test_byte_too_many_cuts_it_and_says_so() -> None:
         (HEAD + b"content-length: 100\r\n\r\n", b"x"),
     ],
 )
-async def test_answer_that_drips_has_a_total_deadline(first: bytes, then: bytes) -> None:
-    async with answering(saying(first, pause=0.02, forever=then)) as port:
+async def test_answer_that_drips_has_a_total_deadline(first: bytes, repeated: bytes) -> None:
+    async with answering(saying(first, pause=0.02, forever=repeated)) as port:
         began = time.monotonic()
-        with pytest.raises(ExchangeError) as told:
+        with pytest.raises(ExchangeError) as raised:
             await ask(port, seconds=0.5, largest=10**6)
-        assert told.value.cause is Cause.TIMED_OUT
+        assert raised.value.cause is Cause.TIMED_OUT
         # It drips for ever, so any end is the deadline's.
         assert time.monotonic() - began < 20
 
@@ -67,9 +67,9 @@ async def test_chunks_without_an_end_are_cut_at_the_limit() -> None:
 
 async def test_headers_without_an_end_are_a_broken_answer() -> None:
     async with answering(saying(HEAD, forever=b"x-more: " + b"y" * 1000 + b"\r\n")) as port:
-        with pytest.raises(ExchangeError) as told:
+        with pytest.raises(ExchangeError) as raised:
             await ask(port)
-    assert told.value.cause is Cause.BROKEN
+    assert raised.value.cause is Cause.BROKEN
 
 
 async def test_what_is_compressed_is_not_unpacked() -> None:
@@ -84,29 +84,29 @@ async def test_what_is_compressed_is_not_unpacked() -> None:
     assert peak < 8 * 2**20
 
 
-async def test_compression_is_not_asked_for() -> None:
-    asked: list[bytes] = []
+async def test_compression_is_not_accepted() -> None:
+    requests: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(HEAD + b"content-length: 0\r\n\r\n")
 
     async with answering(answer) as port:
         await ask(port)
-    assert b"accept-encoding: identity\r\n" in asked[0].lower()
-    assert asked[0].lower().count(b"accept-encoding") == 1
+    assert b"accept-encoding: identity\r\n" in requests[0].lower()
+    assert requests[0].lower().count(b"accept-encoding") == 1
 
 
 async def test_redirect_is_an_answer_and_is_not_followed() -> None:
-    followed: list[bytes] = []
+    requests: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        followed.append(await reader.readuntil(b"\r\n\r\n"))
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /there\r\ncontent-length: 0\r\n\r\n")
 
     async with answering(answer) as port:
         assert (await ask(port, httpx.AsyncClient(follow_redirects=True))).status == 307
-    assert len(followed) == 1
+    assert len(requests) == 1
 
 
 async def test_tls_alert_behind_the_handshake_is_an_exchange_error(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ async def test_tls_alert_behind_the_handshake_is_an_exchange_error(tmp_path: Pat
     private.server.load_verify_locations(private.file)
     async with answering(saying(HEAD + b"content-length: 0\r\n\r\n"), tls=private.server) as port:
         http = httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(private.file)))
-        with pytest.raises(ExchangeError) as told:
+        with pytest.raises(ExchangeError) as raised:
             await ask(port, http, scheme="https")
-    assert told.value.cause in (Cause.TLS, Cause.BROKEN)
+    assert raised.value.cause in (Cause.TLS, Cause.BROKEN)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a b/", "gopher://x/", "http://" + "é" * 70])

@@ -9,11 +9,11 @@ from patio_testing.deadline import DEADLINE
 
 
 def run(program: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 def test_unused_module_is_not_imported() -> None:

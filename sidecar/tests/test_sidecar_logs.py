@@ -69,14 +69,14 @@ def test_text_that_is_no_field_is_not_quoted() -> None:
 
 
 @given(st.lists(st.text(), min_size=1, max_size=3))
-def test_any_text_stays_in_its_field_and_line(words: list[str]) -> None:
-    line = text("said " + " ".join(f"k{number}=%s" for number in range(len(words))), *words)
+def test_any_text_stays_in_its_field_and_line(fields: list[str]) -> None:
+    line = text("said " + " ".join(f"k{number}=%s" for number in range(len(fields))), *fields)
     assert len(line.splitlines()) == 1
-    assert line.isprintable() or not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
+    assert line.isprintable() or not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
     rest = line.removeprefix("said")
-    for number, word in enumerate(words):
+    for number, field in enumerate(fields):
         rest = rest.removeprefix(f" k{number}=")
-        value = quoted(word)
+        value = quoted(field)
         assert rest.startswith(value)
         rest = rest.removeprefix(value)
     assert rest == ""
@@ -89,11 +89,11 @@ def test_long_fields_are_cut_in_text_and_long_lines_in_json() -> None:
 
 
 @given(st.text())
-def test_any_text_stays_in_one_line_of_json(words: str) -> None:
-    line = _Json().format(logging.LogRecord("a", logging.INFO, "", 0, "x message=%s", (words,), None))
+def test_any_text_stays_in_one_line_of_json(field: str) -> None:
+    line = _Json().format(logging.LogRecord("a", logging.INFO, "", 0, "x message=%s", (field,), None))
     assert len(line.splitlines()) == 1
-    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
-    assert json.loads(line)["message"] == f"x message={words}"
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
+    assert json.loads(line)["message"] == f"x message={field}"
 
 
 def test_lines_beyond_the_limit_are_counted() -> None:

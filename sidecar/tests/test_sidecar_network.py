@@ -44,7 +44,7 @@ async def test_refused_connection_is_nothing_that_listens(host: str) -> None:
     assert error_message(error) == "Connection refused"
 
 
-async def test_socket_that_is_not_there_or_refuses_is_the_same(tmp_path: Path) -> None:
+async def test_missing_socket_is_the_same_as_one_that_refuses(tmp_path: Path) -> None:
     async def ask(path: Path) -> Cause:
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         return cause_of(await failing("http://localhost/", httpx.AsyncClient(transport=transport)))
@@ -89,7 +89,7 @@ async def test_name_that_is_not_found_is_reported_as_such(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_too_many_open_files_are_our_own_fault(host: str) -> None:
+async def test_too_many_open_files_are_the_sidecars_fault(host: str) -> None:
     http = httpx.AsyncClient(trust_env=False)
     url = f"http://{host}:{closed_port()}"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -104,13 +104,13 @@ async def test_too_many_open_files_are_our_own_fault(host: str) -> None:
         error = await failing(url, http)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for one in held:
-            one.close()
+        for opened in held:
+            opened.close()
     assert cause_of(error) is Cause.OUR_LIMIT
-    words = call_message("the engine", "/health", error)
-    assert "could not call the engine" in words
+    message = call_message("the engine", "/health", error)
+    assert "could not call the engine" in message
     if host != "localhost":  # a look-up of a name keeps no errno that means anything
-        assert "Too many open files" in words
+        assert "Too many open files" in message
 
 
 async def test_no_answer_in_time_and_a_pool_that_is_full_differ() -> None:
@@ -128,16 +128,18 @@ async def test_no_answer_in_time_and_a_pool_that_is_full_differ() -> None:
             reached.clear()
             first = asyncio.create_task(http.get(url, timeout=DEADLINE))
             await asyncio.wait_for(reached.wait(), DEADLINE)
-            with pytest.raises(httpx.PoolTimeout) as full:
+            with pytest.raises(httpx.PoolTimeout) as raised:
                 await http.get(url, timeout=httpx.Timeout(5, pool=0.05))
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
-    assert cause_of(full.value) is Cause.OUR_LIMIT
+    assert cause_of(raised.value) is Cause.OUR_LIMIT
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", b"SSH-2.0-OpenSSH_9.6\r\n"])
-async def test_what_breaks_off_is_something_that_listens(said: bytes) -> None:
-    async with answering(saying(said)) as port:
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", b"SSH-2.0-OpenSSH_9.6\r\n"]
+)
+async def test_what_breaks_off_is_something_that_listens(answer: bytes) -> None:
+    async with answering(saying(answer)) as port:
         error = await failing(f"http://127.0.0.1:{port}")
     assert cause_of(error) is Cause.BROKEN
 
@@ -161,5 +163,5 @@ async def test_header_that_cannot_be_sent_is_in_no_message(key: str) -> None:
     async with answering(saying(b"")) as port:
         error = await failing(f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"})
     assert cause_of(error) is Cause.UNSENDABLE
-    words = call_message("the engine", "/health", error)
-    assert not [part for part in ("sekret", "cret", "word", "\\xe9") if part in words]
+    message = call_message("the engine", "/health", error)
+    assert not [part for part in ("sekret", "cret", "word", "\\xe9") if part in message]

@@ -116,8 +116,8 @@ async def serving(files: int = MANY) -> AsyncIterator[Serving]:
         yield Serving(listening.getsockname()[1], running)
     finally:
         running.force_exit = running.should_exit = True
-        for one in list(running.server_state.connections):
-            one.transport.abort()
+        for connection in list(running.server_state.connections):
+            connection.transport.abort()
         await task
 
 
@@ -136,16 +136,16 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
 # --- time
 
 
-@pytest.mark.parametrize("said", [b"", b"G", b"GET /quick HTTP/1.1\r\n", b"GET /quick HTTP/1.1\r\nhost: a\r\nx: "])
-async def test_head_that_is_not_whole_in_time_ends_the_connection(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+@pytest.mark.parametrize("head", [b"", b"G", b"GET /quick HTTP/1.1\r\n", b"GET /quick HTTP/1.1\r\nhost: a\r\nx: "])
+async def test_head_that_is_not_whole_in_time_ends_the_connection(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
     async with serving() as served:
         reader, writer = await served.connect()
-        writer.write(said)
+        writer.write(head)
 
         async def drip() -> None:
             with contextlib.suppress(ConnectionError):
-                while said:
+                while head:
                     await asyncio.sleep(0.05)
                     writer.write(b"a")
 
@@ -172,9 +172,9 @@ async def test_body_that_is_not_whole_in_time_gets_408(monkeypatch: pytest.Monke
         reader, writer = await served.connect()
         head = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n12"
         writer.write(head)
-        answered = await closed(reader)
-        assert b" 408 " in answered
-        assert b"BodyTooSlow" in answered
+        answer = await closed(reader)
+        assert b" 408 " in answer
+        assert b"BodyTooSlow" in answer
         assert served.connections == 0
 
 
@@ -279,7 +279,7 @@ async def test_what_is_no_request_gets_400_in_the_one_shape(sent: bytes) -> None
         assert b'"quick"' in await served.ask("/quick")
 
 
-async def test_broken_chunks_after_an_answer_are_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+async def test_broken_chunks_after_an_answer_are_no_sidecar_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as served:
         for _ in range(50):
             reader, writer = await served.connect()
@@ -308,11 +308,11 @@ async def test_upgrades_and_noise_fill_no_log(caplog: pytest.LogCaptureFixture) 
 async def test_calls_in_one_go_are_answered_in_order() -> None:
     async with serving() as served:
         reader, writer = await served.connect()
-        one = b"GET /quick HTTP/1.1\r\nhost: a\r\n\r\n"
-        refused = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(one) + one
-        writer.write(one + refused + one + one.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
-        answered = await closed(reader)
-        assert [part[:3] for part in answered.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401", b"200", b"200"]
+        call = b"GET /quick HTTP/1.1\r\nhost: a\r\n\r\n"
+        rejected_call = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(call) + call
+        writer.write(call + rejected_call + call + call.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        answers = await closed(reader)
+        assert [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401", b"200", b"200"]
 
 
 # --- places
@@ -320,17 +320,17 @@ async def test_calls_in_one_go_are_answered_in_order() -> None:
 
 async def test_strangers_hold_what_they_can_and_others_are_answered() -> None:
     async with serving(files=200) as served:
-        held = []
+        writers = []
         for number in range(150):
             _, writer = await served.connect("127.0.0.9" if number < 100 else f"127.0.1.{number}")
             with contextlib.suppress(ConnectionError):
                 writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
                 await writer.drain()
-            held.append(writer)
+            writers.append(writer)
         for source in ("127.0.0.1", "127.0.0.2"):
             assert b'"quick"' in await served.ask("/quick", source)
         assert served.connections <= 101
-        for writer in held:
+        for writer in writers:
             writer.close()
         await eventually(lambda: _true(not served.tasks), "nothing waits for strangers")
         assert b'"quick"' in await served.ask("/quick", "127.0.0.9")
@@ -338,16 +338,16 @@ async def test_strangers_hold_what_they_can_and_others_are_answered() -> None:
 
 async def test_one_peer_too_many_is_rejected_with_a_message() -> None:
     async with serving(files=64) as served:
-        kept = []
+        writers = []
         for _ in range(8):
             _, writer = await served.connect()
             writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
-            kept.append(writer)
+            writers.append(writer)
         await eventually(lambda: _true(served.tasks == 8), "all wait")
         reader, _ = await served.connect()
-        answered = await closed(reader)
-        assert b" 503 " in answered
-        assert json.loads(answered.partition(b"\r\n\r\n")[2])["error"]["code"] == "TooManyConnections"
+        answer = await closed(reader)
+        assert b" 503 " in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "TooManyConnections"
         assert served.tasks == 8
 
 
@@ -355,43 +355,45 @@ PEERS = st.sampled_from("abcdef")
 
 
 @given(st.lists(st.tuples(PEERS, st.booleans()), max_size=80), st.integers(1, 12), st.integers(1, 12))
-def test_crowd_is_never_larger_than_allowed(comers: list[tuple[str, bool]], most: int, of_a_peer: int) -> None:
+def test_connections_never_exceed_their_limits(
+    arrivals: list[tuple[str, bool]], limit: int, limit_of_a_peer: int
+) -> None:
     idle: dict[int, bool] = {}
     peers: dict[int, str] = {}
-    crowd: ConnectionLimits[int] = ConnectionLimits(lambda one: idle[one], most, of_a_peer)
-    for number, (peer, is_idle) in enumerate(comers):
+    limits: ConnectionLimits[int] = ConnectionLimits(lambda key: idle[key], limit, limit_of_a_peer)
+    for number, (peer, is_idle) in enumerate(arrivals):
         idle[number], peers[number] = is_idle, peer
-        leaver = crowd.enter(number, peer)
-        inside = [one for one in peers if one in crowd]
-        counts = {one: [peers[other] for other in inside].count(one) for one in "abcdef"}
-        assert len(crowd) == len(inside) <= most
-        assert max(counts.values()) <= of_a_peer
-        if leaver is not None and leaver != number and peers[leaver] != peer:
-            assert counts[peers[leaver]] + 1 >= max(counts.values()), "who holds the most loses one"
+        dropped = limits.enter(number, peer)
+        inside = [key for key in peers if key in limits]
+        counts = {name: [peers[connection] for connection in inside].count(name) for name in "abcdef"}
+        assert len(limits) == len(inside) <= limit
+        assert max(counts.values()) <= limit_of_a_peer
+        if dropped is not None and dropped != number and peers[dropped] != peer:
+            assert counts[peers[dropped]] + 1 >= max(counts.values()), "who holds the most loses one"
 
 
 def test_single_connection_stays_while_another_peer_has_two() -> None:
-    crowd: ConnectionLimits[str] = ConnectionLimits(lambda _: False, 3, 3)
-    assert [crowd.enter(one, one[0]) for one in ("a1", "b1", "b2")] == [None, None, None]
-    assert crowd.enter("c1", "c") == "b1"
-    assert crowd.enter("d1", "d") == "d1", "all have one, and none is idle"
+    limits: ConnectionLimits[str] = ConnectionLimits(lambda _: False, 3, 3)
+    assert [limits.enter(connection, connection[0]) for connection in ("a1", "b1", "b2")] == [None, None, None]
+    assert limits.enter("c1", "c") == "b1"
+    assert limits.enter("d1", "d") == "d1", "all have one, and none is idle"
 
 
 @given(st.lists(st.tuples(PEERS, st.booleans()), max_size=200))
-def test_long_polls_are_bounded_and_each_peer_has_some(comings: list[tuple[str, bool]]) -> None:
+def test_long_polls_are_bounded_and_each_peer_has_some(arrivals: list[tuple[str, bool]]) -> None:
     polls, waiting = LongPolls(10, 5, 2), dict.fromkeys("abcdef", 0)
-    for peer, comes in comings:
-        if not comes:
+    for peer, arrives in arrivals:
+        if not arrives:
             if waiting[peer]:
                 polls.leave(peer)
                 waiting[peer] -= 1
             continue
-        entered = polls.enter(peer)
+        accepted = polls.enter(peer)
         if waiting[peer] < 2:
-            assert entered
+            assert accepted
         if waiting[peer] >= 5 or (sum(waiting.values()) >= 10 and waiting[peer] >= 2):
-            assert not entered
-        waiting[peer] += entered
+            assert not accepted
+        waiting[peer] += accepted
     assert len(polls) == sum(waiting.values())
 
 
@@ -406,15 +408,15 @@ async def test_long_poll_too_many_gets_429_and_a_plain_call_does_not(
             for _ in range(33)
         ]
         done, waiting = await asyncio.wait(polls, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
-        (turned_away,) = [one.result() for one in done]
-        assert turned_away.status_code == 429
-        assert turned_away.headers["retry-after"] == "10"
-        assert turned_away.json()["error"]["code"] == "TooManyLongPolls"
-        assert turned_away.json()["error"]["retryable"] is True
+        (rejected,) = [poll.result() for poll in done]
+        assert rejected.status_code == 429
+        assert rejected.headers["retry-after"] == "10"
+        assert rejected.json()["error"]["code"] == "TooManyLongPolls"
+        assert rejected.json()["error"]["retryable"] is True
         assert (await client.adapters()).revision == revision
         await client.load(LoadRequest(lora_name="a", lora_path="/a", wait=0))
-        for one in waiting:
-            assert (await one).status_code == 200
+        for poll in waiting:
+            assert (await poll).status_code == 200
         assert (await client.adapters(revision, 0.01)).adapters
 
 
@@ -433,7 +435,7 @@ print(raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
     assert raise_file_limit() > 0
 
 
-async def test_no_files_left_is_logged_once_and_as_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_files_left_is_logged_once_as_the_sidecars_fault(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     now = 0.0
     limit_loop_errors(loop, LineLimit(1, 30.0, lambda: now))
@@ -449,11 +451,11 @@ async def test_no_files_left_is_logged_once_and_as_our_own_fault(caplog: pytest.
         loop.call_exception_handler({"message": "something else", "exception": ValueError("x")})
     finally:
         loop.set_exception_handler(None)
-    said = [record.getMessage() for record in caplog.records]
-    assert [one.rpartition(" ")[2] for one in said[:2]] == ["suppressed=0", "suppressed=999"]
-    assert "the sidecar" in said[0]
-    assert "the engine is not the cause" in said[0]
-    assert said[2:] == ["something else"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(" ")[2] for line in lines[:2]] == ["suppressed=0", "suppressed=999"]
+    assert "the sidecar" in lines[0]
+    assert "the engine is not the cause" in lines[0]
+    assert lines[2:] == ["something else"]
 
 
 FULL = """
@@ -499,19 +501,19 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
         callers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
         assert len(callers) == 100
 
-        async def told() -> bool:
+        async def is_logged() -> bool:
             return "cannot open more files" in log.read_text()
 
-        await eventually(told, "the fault is told")
+        await eventually(is_logged, "the fault is logged")
         process.stdin.write(b"\n")
 
-        async def answered() -> bool:
+        async def is_answered() -> bool:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            got = await closed(reader)
+            answer = await closed(reader)
             writer.close()
-            return got == b"answered"
+            return answer == b"answered"
 
-        await eventually(answered, "callers are answered again")
+        await eventually(is_answered, "callers are answered again")
         assert log.read_text().count("\n") == 1
     finally:
         process.kill()
@@ -519,16 +521,16 @@ async def test_process_without_files_writes_a_line_and_goes_on(tmp_path: Path) -
 
 
 def test_connections_take_half_of_the_files_at_most() -> None:
-    made = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
-    limits = [one.http(config=one, server_state=None, app_state={})._limits for one in map(_loaded, made)]
-    assert [one._most for one in limits] == [8, 32, 128, 512, 512]
-    assert [one._most_of_a_peer for one in limits] == [4, 8, 32, 64, 64]
+    configs = [configured(application(), files) for files in (10, 64, 256, 1024, 1_000_000)]
+    limits = [config.http(config=config, server_state=None, app_state={})._limits for config in map(_loaded, configs)]
+    assert [limit._most for limit in limits] == [8, 32, 128, 512, 512]
+    assert [limit._most_of_a_peer for limit in limits] == [4, 8, 32, 64, 64]
 
 
 def _loaded(config: Any) -> Any:
-    made = config.http
+    protocol_class = config.http
     config.load()
-    config.http = lambda **given: made(**{**given, "server_state": ServerState(), "_loop": object()})
+    config.http = lambda **arguments: protocol_class(**{**arguments, "server_state": ServerState(), "_loop": object()})
     return config
 
 
@@ -543,48 +545,48 @@ LIMITED = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFIL
 
 
 async def test_process_with_few_files_answers_while_strangers_hold_on(tmp_path: Path, few_files: None) -> None:
-    async with machine(tmp_path) as here:
-        pod = PodProcesses(here, "pod-0", variables={"TOPO_TYPE": "none"})
+    async with machine(tmp_path) as local_machine:
+        pod = PodProcesses(local_machine, "pod-0", variables={"TOPO_TYPE": "none"})
         await pod.start_engine()
-        await here.answers(f"{pod.url}/health")
-        pod.sidecar = await here.start(
+        await local_machine.answers(f"{pod.url}/health")
+        pod.sidecar = await local_machine.start(
             "pod-0-sidecar",
             *("-c", LIMITED + "sys.argv = sys.argv[1:]; runpy.run_module('patio.app', run_name='__main__')", "patio"),
             *("--host", "127.0.0.1", "--port", str(pod.sidecar_port), "--engine", "vllm"),
             **{"INFERENCE_ENGINE_ENDPOINT": pod.url, "PATIO_STATE_FILE": str(tmp_path / "state.json")},
         )
         base = f"http://127.0.0.1:{pod.sidecar_port}"
-        await here.answers(f"{base}/ready", pod.sidecar)
+        await local_machine.answers(f"{base}/ready", pod.sidecar)
         revision = (await pod.client.adapters()).revision
         poll = f"GET /v1/lora_adapters?revision={revision}&wait=300 HTTP/1.1\r\nhost: a\r\n\r\n".encode()
-        held = []
+        writers = []
         for number in range(300):
             with contextlib.suppress(OSError):
                 source = f"127.0.{number % 3}.{number % 20 + 9}"
                 _, writer = await asyncio.open_connection("127.0.0.1", pod.sidecar_port, local_addr=(source, 0))
-                held.append(writer)
+                writers.append(writer)
                 if number % 2:
                     writer.write(poll)
         began = time.monotonic()
         for _ in range(20):
-            answer = await here.http.get(f"{base}/ready", headers={"connection": "close"}, timeout=DEADLINE)
+            answer = await local_machine.http.get(f"{base}/ready", headers={"connection": "close"}, timeout=DEADLINE)
             assert answer.status_code == 200, answer.text
         assert await pod.client.adapters(revision, 0.01)
         open_files = len(os.listdir(f"/proc/{pod.sidecar.pid}/fd"))
         assert open_files < 128, f"{open_files} after {time.monotonic() - began:.1f} s"
-        for writer in held:
+        for writer in writers:
             writer.close()
-        said = here.said("pod-0-sidecar")
-        assert said.count("\n") < 200
-        assert "Traceback" not in said
+        log = local_machine.said("pod-0-sidecar")
+        assert log.count("\n") < 200
+        assert "Traceback" not in log
         assert await pod.terminate_sidecar() == 0
 
 
 async def test_sigterm_while_drained_answers_no_long_poll_early(tmp_path: Path) -> None:
-    async with machine(tmp_path) as here:
-        pod, request = await start_busy_pod(here, tokens_per_second=10)
+    async with machine(tmp_path) as local_machine:
+        pod, request = await start_busy_pod(local_machine, tokens_per_second=10)
         draining = asyncio.create_task(pod.client.drain(20))
-        await eventually(lambda: _said(here, "drain begins"), "the drain begins")
+        await eventually(lambda: _is_logged(local_machine, "drain begins"), "the drain begins")
         assert pod.sidecar is not None
         pod.sidecar.send_signal(signal.SIGTERM)
         answered = 0
@@ -612,8 +614,8 @@ async def test_long_poll_that_comes_at_the_end_is_held_for_a_moment() -> None:
         assert time.monotonic() - began >= 2 * ENDING_SECONDS
 
 
-async def _said(here: Any, words: str) -> bool:
-    return words in here.said("pod-0-sidecar")
+async def _is_logged(local_machine: Any, text: str) -> bool:
+    return text in local_machine.said("pod-0-sidecar")
 
 
 # --- addresses
@@ -645,12 +647,12 @@ def test_default_host_is_every_address_of_both_families() -> None:
 
 @pytest.mark.parametrize("fault", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_host_without_ipv6_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
-    real = server._bound
+    original = server._bound
 
     def bound(host: str, port: int) -> socket.socket:
         if ":" in host:
             raise OSError(fault, os.strerror(fault))
-        return real(host, port)
+        return original(host, port)
 
     monkeypatch.setattr(server, "_bound", bound)
     with listen("::", 0) as listening:
@@ -660,10 +662,10 @@ def test_host_without_ipv6_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatc
 
 
 def test_taken_port_is_no_reason_for_another_family() -> None:
-    with listen("::", 0) as taken:
-        taken.listen()
+    with listen("::", 0) as listening:
+        listening.listen()
         with pytest.raises(SettingsError, match="in use"):
-            listen("::", taken.getsockname()[1])
+            listen("::", listening.getsockname()[1])
 
 
 async def test_outside_caller_over_dual_stack_is_no_insider() -> None:

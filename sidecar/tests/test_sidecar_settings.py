@@ -16,7 +16,7 @@ from patio_protocol.sources import SourceKind
 from patio_testing.sidecar.engine_stand_ins import authority
 
 
-def test_nothing_given_means_the_defaults() -> None:
+def test_no_variables_mean_the_defaults() -> None:
     settings = read_settings([], {})
     assert settings == Settings()
     assert (settings.engine, settings.engine_endpoint, settings.port) == ("sglang", "http://localhost:8000", 9091)
@@ -49,7 +49,7 @@ def test_matrixinfer_runtimes_own_example_is_understood() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8100", "http://localhost:8100/", "http://localhost:8100/m"])
-def test_variables_of_the_matrixinfer_runtime_stand_for_ours(url: str) -> None:
+def test_variables_of_the_matrixinfer_runtime_are_read(url: str) -> None:
     settings = read_settings([], {"RUNTIME_PORT": "8200", "RUNTIME_URL": url, "RUNTIME_METRICS_PATH": "/m"})
     assert (settings.port, settings.engine_endpoint, settings.metrics_path) == (8200, "http://localhost:8100", "/m")
 
@@ -143,16 +143,16 @@ def test_wrong_settings_stop_the_start_and_name_themselves(
     with pytest.raises(SettingsError, match=names):
         read_settings(argv, variables)
     assert main(argv, variables) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert names in said
-    assert "sekret" not in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert names in message
+    assert "sekret" not in message
 
 
 def test_tls_to_an_engine_is_verified_as_settings_say(tmp_path: Path) -> None:
     ca = str(authority(tmp_path, "localhost").file)
-    own = read_settings(["-B", "https://localhost"], {"ENGINE_CA_FILE": ca, "SSL_CERT_FILE": "/other.pem"})
-    assert own.engine_tls == EngineTls(Path(ca))
+    with_ca = read_settings(["-B", "https://localhost"], {"ENGINE_CA_FILE": ca, "SSL_CERT_FILE": "/other.pem"})
+    assert with_ca.engine_tls == EngineTls(Path(ca))
     assert read_settings(["-B", "https://a"], {"SSL_CERT_FILE": ca}).engine_tls == EngineTls(Path(ca))
     assert read_settings(["-B", "https://a"], {"SSL_CERT_DIR": str(tmp_path)}).engine_tls.ca_folder == tmp_path
     named = read_settings(["-B", "https://a"], {"ENGINE_TLS_SERVER_NAME": "engine.team-a.svc"})
@@ -204,7 +204,7 @@ def test_variables_of_downloads_are_read() -> None:
     assert [str(root) for root in downloads.roots] == ["/cache", "/models", "/adapters"]
     assert (downloads.limit, downloads.all_files) == (20 * 2**30, True)
     shown = repr(read_settings([], variables))
-    assert not [word for word in ("sekret", "geheim", "secreto") if word in shown]
+    assert not [secret for secret in ("sekret", "geheim", "secreto") if secret in shown]
 
 
 STANDARD = {
@@ -217,7 +217,7 @@ STANDARD = {
 }
 
 
-def test_standard_variables_count_where_our_own_are_not_set() -> None:
+def test_standard_variables_count_where_patios_are_not_set() -> None:
     downloads = read_settings([], STANDARD).downloads
     assert downloads.hf_token == "hf_other"
     assert downloads.config(SourceKind.S3) == {
@@ -230,19 +230,19 @@ def test_standard_variables_count_where_our_own_are_not_set() -> None:
     }
     assert downloads.config(SourceKind.OBS) == {"hf_token": "hf_other"}, "they are Amazon's"
     shown = repr(downloads)
-    assert not [word for word in ("hf_other", "secret'", "session'") if word in shown]
+    assert not [secret for secret in ("hf_other", "secret'", "session'") if secret in shown]
 
 
-def test_our_own_variables_win_over_standard_ones() -> None:
-    own = {"HF_AUTH_TOKEN": "hf_own", "ACCESS_KEY": "own", "SECRET_KEY": "own-secret", "REGION": "us-west-2"}
-    config = read_settings([], STANDARD | own | {"ENDPOINT": "http://s3"}).downloads.config(SourceKind.S3)
+def test_patios_variables_win_over_standard_ones() -> None:
+    own_variables = {"HF_AUTH_TOKEN": "hf_own", "ACCESS_KEY": "own", "SECRET_KEY": "own-secret", "REGION": "us-west-2"}
+    config = read_settings([], STANDARD | own_variables | {"ENDPOINT": "http://s3"}).downloads.config(SourceKind.S3)
     assert (config["hf_token"], config["access_key"], config["endpoint"]) == ("hf_own", "own", "http://s3")
     assert config["region"] == "us-west-2"
     assert "session_token" not in config, "it belongs to the other key"
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "message"),
     [
         ({"AWS_ACCESS_KEY_ID": "x"}, "AWS_SECRET_ACCESS_KEY is not"),
         ({"SESSION_TOKEN": "sekret"}, "ACCESS_KEY is not"),
@@ -253,8 +253,8 @@ def test_our_own_variables_win_over_standard_ones() -> None:
         ({"AWS_REGION": "eu west"}, "AWS_REGION"),
     ],
 )
-def test_wrong_variables_of_downloads_name_themselves(variables: dict[str, str], words: str) -> None:
-    with pytest.raises(SettingsError, match=words) as raised:
+def test_wrong_variables_of_downloads_name_themselves(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as raised:
         read_settings([], variables)
     assert "sekr" not in str(raised.value)
 
@@ -267,7 +267,7 @@ SERVICES = "inference-engine inference-engines metric-scraper metric-scrape runt
 )
 def test_service_of_any_name_stops_no_sidecar(service: str) -> None:
     name = service.upper().replace("-", "_")
-    made = {
+    variables = {
         f"{name}_SERVICE_HOST": "10.0.0.1",
         f"{name}_SERVICE_PORT": "8000",
         f"{name}_SERVICE_PORT_HTTP": "8000",
@@ -277,7 +277,7 @@ def test_service_of_any_name_stops_no_sidecar(service: str) -> None:
         f"{name}_PORT_8000_TCP_PORT": "8000",
         f"{name}_PORT_8000_TCP_ADDR": "10.0.0.1",
     }
-    assert read_settings([], made) == Settings()
+    assert read_settings([], variables) == Settings()
 
 
 def test_misspelling_beside_a_service_is_still_one() -> None:
@@ -291,9 +291,9 @@ def test_variables_of_kubernetes_are_no_misspellings() -> None:
 
 
 def test_help_names_every_variable_that_is_honoured(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as leaving:
+    with pytest.raises(SystemExit) as raised:
         read_settings(["--help"], {})
-    assert leaving.value.code == 0
+    assert raised.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in VARIABLES)
 

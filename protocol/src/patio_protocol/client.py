@@ -70,7 +70,7 @@ class SidecarClient:
         return await self._call("POST", "/v1/download_model", DownloadReport, wait, body=request)
 
     async def downloads(self) -> DownloadList:
-        """Return every download under way and the last that ended."""
+        """Return every download in progress and the last that ended."""
         return await self._call("GET", "/v1/downloads", DownloadList, 0)
 
     async def download_report(self, download_id: str) -> DownloadReport:

@@ -99,7 +99,7 @@ class Sidecar:
             tasks.create_task(self.topology.run(), name="topology")
 
     async def close(self) -> None:
-        """Drop what is under way."""
+        """Cancel what is in progress."""
         await self.drain.close()
         await self.scraper.close()
         await self.engine_clients.close()

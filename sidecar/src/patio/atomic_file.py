@@ -14,19 +14,19 @@ from pathlib import Path
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file whole, force it to disk and give it its name in one step; raise `OSError`. One writer at a time."""
-    beside = path.with_name(path.name + ".new")
+    temporary = path.with_name(path.name + ".new")
     # What a writer left behind that was killed, perhaps another user's.
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         raise
     sync_folder(path.parent)
 

@@ -74,7 +74,7 @@ async def exchange(
         where: who is asked, for messages: `the engine at http://localhost:8000`.
         path: what is asked for, for messages.
         seconds: the deadline of all of it.
-        slots: what limits the calls that are under way at once; waiting for it counts.
+        slots: what limits the calls in progress at once; waiting for it counts.
 
     Raises:
         ExchangeError: there is no answer.

@@ -35,7 +35,7 @@ from patio_protocol.authentication import MAX_BODY
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 5
-"""How long requests under way, and leaving the routers, may take after SIGTERM."""
+"""How long running requests, and leaving the routers, may take after SIGTERM."""
 HEAD_SECONDS = 10.0
 """In which the head of a request has to be whole, from when the connection could begin with it."""
 BODY_SECONDS = 30.0
@@ -184,7 +184,7 @@ class Connection(H11Protocol):
             for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         except h11.LocalProtocolError:
-            pass  # an answer was under way, or given
+            pass  # an answer was being sent, or had been sent
         self._close()
 
     def shutdown(self) -> None:

@@ -181,48 +181,48 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Return the settings; raise `SettingsError`. `--help` prints and leaves, as argparse does."""
     flags = _parser().parse_args(argv)
     _reject_misspellings(environ)
-    given = {name: value.strip() for name, value in environ.items() if value.strip()}
-    engine = _engine(flags.engine, given)
-    if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in given:
+    env = {name: value.strip() for name, value in environ.items() if value.strip()}
+    engine = _engine(flags.engine, env)
+    if engine is EngineKind.VLLM and "ENGINE_ADMIN_API_KEY" in env:
         raise SettingsError(
             "ENGINE_ADMIN_API_KEY is for SGLang, but the engine is vllm: unset it, or correct INFERENCE_ENGINE"
         )
-    metrics_path = _metrics_path(flags.engine_metrics_path, given)
+    metrics_path = _metrics_path(flags.engine_metrics_path, env)
     pod_name, dot, pod_namespace = (flags.pod or "").partition(".")
     if flags.pod is not None and (not pod_name or (dot and not pod_namespace)):
         raise SettingsError(f"--pod: {flags.pod!r} is neither NAME nor NAME.NAMESPACE")
-    api_key = engine_settings.read_key("ENGINE_API_KEY", given)
-    address = _endpoint(flags.engine_base_url, metrics_path, given)
-    state_file = Path(given.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE))
-    pod_name, pod_namespace = pod_name or given.get("POD_NAME", ""), pod_namespace or given.get("POD_NAMESPACE", "")
-    pod_ip = given.get("POD_IP", "")
+    api_key = engine_settings.read_key("ENGINE_API_KEY", env)
+    address = _endpoint(flags.engine_base_url, metrics_path, env)
+    state_file = Path(env.get("PATIO_STATE_FILE", DEFAULT_STATE_FILE))
+    pod_name, pod_namespace = pod_name or env.get("POD_NAME", ""), pod_namespace or env.get("POD_NAMESPACE", "")
+    pod_ip = env.get("POD_IP", "")
     pod = topology.Pod(address.shown, pod_name, pod_namespace, pod_ip, state_file.parent, api_key)
     return Settings(
         host=flags.host,
-        port=_port(flags.port, given),
+        port=_port(flags.port, env),
         log_level=flags.log_level,
         log_json=flags.log_format == "json",
         docs=flags.enable_fastapi_docs,
         scrape_engine=flags.scrape_engine_metrics,
         engine=engine,
-        engine_version=given.get("INFERENCE_ENGINE_VERSION", ""),
+        engine_version=env.get("INFERENCE_ENGINE_VERSION", ""),
         engine_endpoint=address.shown,
-        engine_tls=engine_settings.read_tls(given, address, pod_ip),
+        engine_tls=engine_settings.read_tls(env, address, pod_ip),
         metrics_path=metrics_path,
         metrics_prefixes=_prefixes(flags.metrics_prefix),
         api_key=api_key,
-        admin_api_key=engine_settings.read_key("ENGINE_ADMIN_API_KEY", given),
+        admin_api_key=engine_settings.read_key("ENGINE_ADMIN_API_KEY", env),
         pod_name=pod_name,
         pod_namespace=pod_namespace,
         pod_ip=pod_ip,
         model=flags.model,
-        required_adapters=_required(given.get(REQUIRED_ADAPTERS_VARIABLE)),
+        required_adapters=_required(env.get(REQUIRED_ADAPTERS_VARIABLE)),
         state_file=state_file,
-        state_file_chosen="PATIO_STATE_FILE" in given,
-        access=access.read_access(flags.access_control, given),
-        topology=topology.read_topology(flags.instance_info, given, pod),
-        drain=drain.read_drain(given),
-        downloads=downloads.read_downloads(given),
+        state_file_chosen="PATIO_STATE_FILE" in env,
+        access=access.read_access(flags.access_control, env),
+        topology=topology.read_topology(flags.instance_info, env, pod),
+        drain=drain.read_drain(env),
+        downloads=downloads.read_downloads(env),
     )
 
 
@@ -250,30 +250,30 @@ def _is_services(name: str, value: str, services: Sequence[str]) -> bool:
     )
 
 
-def _engine(flag: str | None, given: Mapping[str, str]) -> EngineKind:
-    name, value = _setting("--engine", flag, ("INFERENCE_ENGINE",), given, EngineKind.SGLANG.value)
+def _engine(flag: str | None, env: Mapping[str, str]) -> EngineKind:
+    name, value = _setting("--engine", flag, ("INFERENCE_ENGINE",), env, EngineKind.SGLANG.value)
     try:
         return EngineKind(value.lower())
     except ValueError:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(EngineKind)}") from None
 
 
-def _endpoint(flag: str | None, metrics_path: str, given: Mapping[str, str]) -> EngineAddress:
-    if (runtime_url := given.get("RUNTIME_URL")) is not None:
+def _endpoint(flag: str | None, metrics_path: str, env: Mapping[str, str]) -> EngineAddress:
+    if (runtime_url := env.get("RUNTIME_URL")) is not None:
         # MatrixInfer documents http://localhost:8000/metrics as its default, kthena the base URL alone.
-        given = {**given, "RUNTIME_URL": runtime_url.rstrip("/").removesuffix(metrics_path)}
+        env = {**env, "RUNTIME_URL": runtime_url.rstrip("/").removesuffix(metrics_path)}
     if flag is not None:
         return engine_settings.read_endpoint("--engine-base-url", flag)
     # Each is checked before they are compared: a message about two of them shows both.
-    addresses = {name: engine_settings.read_endpoint(name, given[name]) for name in _ENDPOINTS if name in given}
+    addresses = {name: engine_settings.read_endpoint(name, env[name]) for name in _ENDPOINTS if name in env}
     urls = {name: address.shown for name, address in addresses.items()}
     name, _ = _setting("--engine-base-url", None, _ENDPOINTS, urls, engine_settings.DEFAULT_ENDPOINT)
     return addresses.get(name) or engine_settings.read_endpoint(name, engine_settings.DEFAULT_ENDPOINT)
 
 
-def _metrics_path(flag: str | None, given: Mapping[str, str]) -> str:
+def _metrics_path(flag: str | None, env: Mapping[str, str]) -> str:
     variables = ("METRIC_SCRAPE_PATH", "RUNTIME_METRICS_PATH")
-    name, value = _setting("--engine-metrics-path", flag, variables, given, "/metrics")
+    name, value = _setting("--engine-metrics-path", flag, variables, env, "/metrics")
     if not value.startswith("/"):
         raise SettingsError(f"{name}: {value!r} does not begin with /")
     if not _PATH.fullmatch(value):
@@ -289,11 +289,11 @@ def _prefixes(value: str) -> tuple[str, ...]:
     return prefixes
 
 
-def _port(flag: str | None, given: Mapping[str, str]) -> int:
-    if given.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
+def _port(flag: str | None, env: Mapping[str, str]) -> int:
+    if env.get("RUNTIME_PORT", "").startswith(("tcp://", "udp://", "sctp://")):
         # Kubernetes puts this into every pod of a namespace with a Service named `runtime`: it is not a setting.
-        given = {name: value for name, value in given.items() if name != "RUNTIME_PORT"}
-    name, value = _setting("--port", flag, ("RUNTIME_PORT",), given, str(SIDECAR_PORT))
+        env = {name: value for name, value in env.items() if name != "RUNTIME_PORT"}
+    name, value = _setting("--port", flag, ("RUNTIME_PORT",), env, str(SIDECAR_PORT))
     if not value.isascii() or not value.isdecimal() or int(value) > 65535:
         raise SettingsError(f"{name}: {value!r} is not a port")
     return int(value)
@@ -312,21 +312,21 @@ def _required(value: str | None) -> tuple[LoadRequest, ...]:
         where = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {where + ': ' if where else ''}{first['msg']}") from None
     names = [request.lora_name for request in required]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(twice)} named twice")
-    ahead = sorted(request.lora_name for request in required if request.prepare)
-    if ahead:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise SettingsError(f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(repeated)} named twice")
+    staging = sorted(request.lora_name for request in required if request.prepare)
+    if staging:
         raise SettingsError(
-            f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(ahead)}: a required adapter cannot have `prepare`"
+            f"{REQUIRED_ADAPTERS_VARIABLE}: {', '.join(staging)}: a required adapter cannot have `prepare`"
         )
     return required
 
 
 def _setting(
-    flag_name: str, flag: str | None, variables: Sequence[str], given: Mapping[str, str], default: str
+    flag_name: str, flag: str | None, variables: Sequence[str], env: Mapping[str, str], default: str
 ) -> tuple[str, str]:
     """Return a setting and what it was said with, for the message if it is wrong. Two names must not disagree."""
     if flag is not None:
         return flag_name, flag
-    return single_value(given, *variables) or (variables[0], default)
+    return single_value(env, *variables) or (variables[0], default)

@@ -36,22 +36,24 @@ class Clock:
         return self.now
 
 
-def gate(*keys: Signer, clock: Clock | None = None, started: float = NOW - 3600, **settings: str) -> Authorizer:
+def new_authorizer(
+    *keys: Signer, clock: Clock | None = None, started: float = NOW - 3600, **settings: str
+) -> Authorizer:
     clock = clock or Clock()
     at, clock.now = clock.now, started
-    given = tuple(one.public for one in keys or (ROOT,))
-    made = Authorizer(AccessSettings(keys=given, pod_uid=POD, **settings), clock, clock)
+    public_keys = tuple(key.public for key in keys or (ROOT,))
+    authorizer = Authorizer(AccessSettings(keys=public_keys, pod_uid=POD, **settings), clock, clock)
     clock.now = at
-    return made
+    return authorizer
 
 
 def outcome(
-    of: Authorizer, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()
+    authorizer: Authorizer, token: str, request: Request = LOAD, body: bytes = BODY, chain: tuple[str, ...] = ()
 ) -> str:
     """Return the code of the denial, or `taken`."""
-    admitted = of.admit(request, CLOSED, [f"Patio-Proof {token}"], chain)
+    admitted = authorizer.admit(request, CLOSED, [f"Patio-Proof {token}"], chain)
     if isinstance(admitted, ProofClaims):
-        denial = of.finish(admitted, body)
+        denial = authorizer.finish(admitted, body)
         return "taken" if denial is None else denial.code
     assert isinstance(admitted, RequestRejection)
     return admitted.code
@@ -65,32 +67,34 @@ def signed(by: Signer = ROOT, **changes: object) -> str:
 
 
 def test_what_the_operator_signed_is_taken_once() -> None:
-    one, token = gate(), signed()
-    assert outcome(one, token) == "taken"
-    assert outcome(one, token) == "ProofReplayed"
-    assert outcome(one, signed()) == "taken"
+    authorizer, token = new_authorizer(), signed()
+    assert outcome(authorizer, token) == "taken"
+    assert outcome(authorizer, token) == "ProofReplayed"
+    assert outcome(authorizer, signed()) == "taken"
 
 
 @given(st.data())
 def test_proof_with_any_character_changed_is_rejected(data: st.DataObject) -> None:
     token = signed()
     at = data.draw(st.integers(0, len(token) - 1))
-    other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != token[at]))
-    assert outcome(gate(), token[:at] + other + token[at + 1 :]) != "taken"
+    replacement = data.draw(
+        st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda character: character != token[at])
+    )
+    assert outcome(new_authorizer(), token[:at] + replacement + token[at + 1 :]) != "taken"
 
 
 @given(st.data())
 def test_proof_that_was_cut_or_grew_is_rejected(data: st.DataObject) -> None:
     token = signed()
-    cut = data.draw(st.integers(0, len(token) - 1))
-    more = data.draw(st.text(st.characters(codec="ascii", exclude_characters=" "), min_size=1, max_size=8))
-    assert outcome(gate(), token[:cut]) != "taken"
-    assert outcome(gate(), token + more) != "taken"
+    length = data.draw(st.integers(0, len(token) - 1))
+    suffix = data.draw(st.text(st.characters(codec="ascii", exclude_characters=" "), min_size=1, max_size=8))
+    assert outcome(new_authorizer(), token[:length]) != "taken"
+    assert outcome(new_authorizer(), token + suffix) != "taken"
 
 
 @given(st.text(max_size=300))
-def test_no_text_at_all_breaks_the_gate(text: str) -> None:
-    assert outcome(gate(), text) in ("ProofInvalid", "UnknownKey")
+def test_no_text_at_all_breaks_the_authorizer(text: str) -> None:
+    assert outcome(new_authorizer(), text) in ("ProofInvalid", "UnknownKey")
     assert read(text) is None or text.count(".") == 2
 
 
@@ -99,7 +103,7 @@ def test_proof_is_for_its_method_target_and_body_only(method: str, target: str, 
     request = Request(method, target)
     same_head, same_body = request == LOAD, body == BODY
     expected = "taken" if same_head and same_body else "ProofForAnotherRequest"
-    assert outcome(gate(), signed(), request, body) == expected
+    assert outcome(new_authorizer(), signed(), request, body) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,17 +119,17 @@ def test_proof_is_for_its_method_target_and_body_only(method: str, target: str, 
     ],
 )
 def test_proof_for_another_pod_or_time_is_rejected_with_own_code(changes: dict[str, object], code: str) -> None:
-    assert outcome(gate(), signed(**changes)) == code
+    assert outcome(new_authorizer(), signed(**changes)) == code
 
 
 def test_clocks_of_nodes_may_differ_by_the_leeway() -> None:
-    assert outcome(gate(), signed(iat=NOW + LEEWAY)) == "taken"
-    assert outcome(gate(), signed(iat=NOW - LIFETIME - LEEWAY)) == "taken"
+    assert outcome(new_authorizer(), signed(iat=NOW + LEEWAY)) == "taken"
+    assert outcome(new_authorizer(), signed(iat=NOW - LIFETIME - LEEWAY)) == "taken"
 
 
 def test_proof_from_before_a_restart_is_rejected() -> None:
     clock = Clock(NOW + 5)
-    restarted = gate(clock=clock, started=NOW + 4)
+    restarted = new_authorizer(clock=clock, started=NOW + 4)
     assert outcome(restarted, signed()) == "ProofExpired"
     assert outcome(restarted, signed(iat=NOW + 5)) == "taken"
 
@@ -133,67 +137,67 @@ def test_proof_from_before_a_restart_is_rejected() -> None:
 def test_signature_of_another_key_under_known_name_is_rejected() -> None:
     head, claims, _ = signed().split(".")
     signature = signed(Signer(2)).split(".")[2]
-    assert outcome(gate(), f"{head}.{claims}.{signature}") == "ProofInvalid"
+    assert outcome(new_authorizer(), f"{head}.{claims}.{signature}") == "ProofInvalid"
 
 
-def test_denial_of_a_missing_proof_says_what_is_missing() -> None:
-    missing = gate().admit(LOAD, CLOSED, [], ())
-    basic = gate().admit(LOAD, CLOSED, ["Basic eDp5"], ())
+def test_denial_of_a_missing_proof_names_what_is_missing() -> None:
+    missing = new_authorizer().admit(LOAD, CLOSED, [], ())
+    basic = new_authorizer().admit(LOAD, CLOSED, ["Basic eDp5"], ())
     assert isinstance(missing, RequestRejection)
     assert missing == basic
     assert (missing.code, "port-forward" in missing.message) == ("ProofMissing", True)
-    without_keys = Authorizer(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
-    assert isinstance(without_keys, RequestRejection)
-    assert "PATIO_OPERATOR_KEYS" in without_keys.message
+    rejection = Authorizer(AccessSettings(), Clock(), Clock()).admit(LOAD, CLOSED, [f"Patio-Proof {signed()}"], ())
+    assert isinstance(rejection, RequestRejection)
+    assert "PATIO_OPERATOR_KEYS" in rejection.message
 
 
 def test_two_authorizations_are_none() -> None:
-    both = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
-    assert isinstance(gate().admit(LOAD, CLOSED, both, ()), RequestRejection)
+    headers = [f"Patio-Proof {signed()}", f"Patio-Proof {signed()}"]
+    assert isinstance(new_authorizer().admit(LOAD, CLOSED, headers, ()), RequestRejection)
 
 
 # --- keys that follow each other
 
 
 def chain_of(*signers: Signer) -> tuple[str, ...]:
-    return tuple(one.endorse(after) for one, after in pairwise(signers))
+    return tuple(signer.endorse(successor) for signer, successor in pairwise(signers))
 
 
 def test_pod_follows_rotation_when_shown_endorsements() -> None:
     second, third = Signer(2), Signer(3)
-    one = gate()
-    assert outcome(one, signed(third)) == "UnknownKey"
-    assert outcome(one, signed(third), chain=chain_of(ROOT, second, third)) == "taken"
-    assert outcome(one, signed(third)) == "taken", "what was learnt is remembered"
+    authorizer = new_authorizer()
+    assert outcome(authorizer, signed(third)) == "UnknownKey"
+    assert outcome(authorizer, signed(third), chain=chain_of(ROOT, second, third)) == "taken"
+    assert outcome(authorizer, signed(third)) == "taken", "what was learnt is remembered"
 
 
 def test_superseded_key_counts_for_a_grace_and_endorses_nothing() -> None:
     clock, second, stranger = Clock(), Signer(2), Signer(9)
-    one = gate(clock=clock)
-    assert outcome(one, signed(second), chain=chain_of(ROOT, second)) == "taken"
-    assert outcome(one, signed(ROOT)) == "taken", "another replica of the operator may not know yet"
-    assert outcome(one, signed(stranger), chain=chain_of(ROOT, stranger)) == "UnknownKey"
+    authorizer = new_authorizer(clock=clock)
+    assert outcome(authorizer, signed(second), chain=chain_of(ROOT, second)) == "taken"
+    assert outcome(authorizer, signed(ROOT)) == "taken", "another replica of the operator may not know yet"
+    assert outcome(authorizer, signed(stranger), chain=chain_of(ROOT, stranger)) == "UnknownKey"
     clock.now += GRACE + 1
-    assert outcome(one, signed(ROOT, iat=clock.now)) == "UnknownKey"
-    assert outcome(one, signed(second, iat=clock.now)) == "taken"
+    assert outcome(authorizer, signed(ROOT, iat=clock.now)) == "UnknownKey"
+    assert outcome(authorizer, signed(second, iat=clock.now)) == "taken"
 
 
 def test_endorsements_with_a_bad_proof_teach_nothing() -> None:
     second = Signer(2)
-    one = gate()
+    authorizer = new_authorizer()
     head, claims, _ = signed(second).split(".")
-    assert outcome(one, f"{head}.{claims}.{'A' * 86}", chain=chain_of(ROOT, second)) == "ProofInvalid"
-    assert outcome(one, signed(second)) == "UnknownKey"
+    assert outcome(authorizer, f"{head}.{claims}.{'A' * 86}", chain=chain_of(ROOT, second)) == "ProofInvalid"
+    assert outcome(authorizer, signed(second)) == "UnknownKey"
 
 
 @given(st.permutations(range(4)), st.integers(0, 4))
 def test_only_an_unbroken_chain_leads_to_a_key(order: list[int], missing: int) -> None:
     signers = [ROOT, *map(Signer, range(11, 15))]
     chain = chain_of(*signers)
-    given_chain = [chain[at] for at in order if at != missing]
-    known = follow(Keys(frozenset({ROOT.public})), given_chain, NOW)
-    assert len(known.current) == 1
-    reached = known.current <= {signers[-1].public}
+    shown_chain = [chain[at] for at in order if at != missing]
+    keys = follow(Keys(frozenset({ROOT.public})), shown_chain, NOW)
+    assert len(keys.current) == 1
+    reached = keys.current <= {signers[-1].public}
     assert reached == (order == sorted(order) and missing == 4)
 
 
@@ -201,9 +205,11 @@ def test_only_an_unbroken_chain_leads_to_a_key(order: list[int], missing: int) -
 def test_endorsement_with_any_character_changed_leads_nowhere(data: st.DataObject) -> None:
     (text,) = chain_of(ROOT, Signer(2))
     at = data.draw(st.integers(0, len(text) - 1))
-    other = data.draw(st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda one: one != text[at]))
+    replacement = data.draw(
+        st.characters(codec="ascii", categories=("L", "N", "P")).filter(lambda character: character != text[at])
+    )
     keys = Keys(frozenset({ROOT.public}))
-    assert follow(keys, [text[:at] + other + text[at + 1 :]], NOW) == keys
+    assert follow(keys, [text[:at] + replacement + text[at + 1 :]], NOW) == keys
 
 
 def test_proof_endorses_nothing_and_chain_length_is_bounded() -> None:
@@ -218,53 +224,53 @@ def test_proof_endorses_nothing_and_chain_length_is_bounded() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, KEPT / 2)), max_size=40))
 def test_no_proof_is_taken_twice_within_the_time_that_it_is_kept(uses: list[tuple[int, float]]) -> None:
-    used, last, now = UsedProofs(), dict[int, float](), NOW
-    for which, passed in uses:
-        now += passed
-        again = which in last and now < last[which] + KEPT
-        assert used.use(str(which), now + LIFETIME, now) is (Use.REUSED if again else Use.FIRST)
-        if not again:
-            last[which] = now
+    used_proofs, used_at, now = UsedProofs(), dict[int, float](), NOW
+    for proof_id, seconds in uses:
+        now += seconds
+        is_replay = proof_id in used_at and now < used_at[proof_id] + KEPT
+        assert used_proofs.use(str(proof_id), now + LIFETIME, now) is (Use.REUSED if is_replay else Use.FIRST)
+        if not is_replay:
+            used_at[proof_id] = now
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, KEPT)), max_size=40))
 def test_no_proof_is_ever_taken_twice_however_clocks_are_set(uses: list[tuple[int, float]]) -> None:
-    used, taken, now = UsedProofs(), set[int](), 5.0
-    for which, passed in uses:
-        now += passed
-        if used.use(str(which), NOW + which, now) is Use.FIRST:
-            assert which not in taken
-            taken.add(which)
+    used_proofs, taken, now = UsedProofs(), set[int](), 5.0
+    for proof_id, seconds in uses:
+        now += seconds
+        if used_proofs.use(str(proof_id), NOW + proof_id, now) is Use.FIRST:
+            assert proof_id not in taken
+            taken.add(proof_id)
 
 
 def test_proofs_beyond_memory_are_rejected_until_some_expire() -> None:
-    used = UsedProofs(at_most=2)
-    assert [used.use(one, NOW, NOW) for one in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
-    assert used.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST
+    used_proofs = UsedProofs(at_most=2)
+    assert [used_proofs.use(proof_id, NOW, NOW) for proof_id in "abc"] == [Use.FIRST, Use.FIRST, Use.FULL]
+    assert used_proofs.use("c", NOW + KEPT, NOW + KEPT) is Use.FIRST
 
 
 @pytest.mark.parametrize("seconds", [-7200.0, -3600.0, -45.0, 45.0, 3600.0])
 def test_clock_set_after_start_changes_nothing(seconds: float) -> None:
     clock, monotonic = Clock(NOW - seconds), Clock(17.0)
-    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    authorizer = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
     clock.now, monotonic.now = NOW + 1, 18.0
-    assert outcome(one, signed(iat=NOW - 5)) == "ProofExpired", "from before the start"
+    assert outcome(authorizer, signed(iat=NOW - 5)) == "ProofExpired", "from before the start"
     token = signed(iat=NOW + 1)
-    assert outcome(one, token) == "taken"
-    assert outcome(one, token) == "ProofReplayed"
+    assert outcome(authorizer, token) == "taken"
+    assert outcome(authorizer, token) == "ProofReplayed"
 
 
-def test_used_proof_is_rejected_after_clock_went_there_and_back() -> None:
+def test_used_proof_is_rejected_after_clock_was_set_back() -> None:
     clock, monotonic = Clock(), Clock(4000.0)
-    one = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
-    first, between = signed(iat=NOW), signed(iat=NOW + 600)
-    assert outcome(one, first) == "taken"
+    authorizer = Authorizer(AccessSettings(keys=(ROOT.public,), pod_uid=POD), clock, monotonic)
+    first_proof, later_proof = signed(iat=NOW), signed(iat=NOW + 600)
+    assert outcome(authorizer, first_proof) == "taken"
     clock.now, monotonic.now = NOW + 600, 4001.0
-    assert outcome(one, between) == "taken"
+    assert outcome(authorizer, later_proof) == "taken"
     clock.now, monotonic.now = NOW + 2, 4002.0
-    assert outcome(one, first) == "ProofReplayed"
+    assert outcome(authorizer, first_proof) == "ProofReplayed"
     monotonic.now = 4003.0 + KEPT
-    assert outcome(one, first) == "ProofReplayed", "forgotten, and not new for that"
+    assert outcome(authorizer, first_proof) == "ProofReplayed", "forgotten, and not new for that"
 
 
 # --- who needs a proof at all
@@ -278,13 +284,13 @@ WORDS = st.text(st.characters(codec="latin-1"), max_size=20)
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_inside(peer: str) -> None:
     assert is_loopback(peer)
-    assert gate().is_open(Call(peer, "POST", JSON), CLOSED)
+    assert new_authorizer().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.6", "::ffff:127.0.0.6"])
 def test_what_a_meshs_proxy_hands_on_is_from_outside(peer: str) -> None:
     assert not is_loopback(peer)
-    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
+    assert not new_authorizer().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -292,21 +298,21 @@ def test_what_a_meshs_proxy_hands_on_is_from_outside(peer: str) -> None:
 )
 def test_everything_else_is_outside(peer: str | None) -> None:
     assert not is_loopback(peer)
-    assert not gate().is_open(Call(peer, "POST", JSON), CLOSED)
+    assert not new_authorizer().is_open(Call(peer, "POST", JSON), CLOSED)
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=10), st.lists(WORDS, max_size=2), st.lists(WORDS, max_size=2))
 def test_from_outside_nothing_but_openness_opens(method: str, types: list[str], hosts: list[str]) -> None:
     call = Call("10.1.2.3", method, types, hosts)
-    assert gate().is_open(call, EVERYONE)
-    assert not gate().is_open(call, CLOSED)
-    assert not gate().is_open(call, HOOK)
+    assert new_authorizer().is_open(call, EVERYONE)
+    assert not new_authorizer().is_open(call, CLOSED)
+    assert not new_authorizer().is_open(call, HOOK)
 
 
 @given(st.sampled_from(["GET", "HEAD", "OPTIONS", "TRACE", "post", "PATCH"]) | WORDS, OPENNESS)
 def test_from_loopback_a_get_needs_a_proof(method: str, openness: Openness) -> None:
     is_change = method in ("POST", "PUT", "DELETE")
-    assert gate().is_open(Call("127.0.0.1", method, JSON, ("localhost:9091",)), openness) == is_change
+    assert new_authorizer().is_open(Call("127.0.0.1", method, JSON, ("localhost:9091",)), openness) == is_change
 
 
 @pytest.mark.parametrize(
@@ -323,12 +329,12 @@ def test_from_loopback_a_get_needs_a_proof(method: str, openness: Openness) -> N
     ],
 )
 def test_from_loopback_what_a_page_can_post_needs_a_proof(types: tuple[str, ...]) -> None:
-    assert not gate().is_open(Call("127.0.0.1", "POST", types), CLOSED)
+    assert not new_authorizer().is_open(Call("127.0.0.1", "POST", types), CLOSED)
 
 
-@pytest.mark.parametrize("of", ["application/json", "Application/JSON ; charset=utf-8"])
-def test_from_loopback_posted_json_is_free(of: str) -> None:
-    assert gate().is_open(Call("127.0.0.1", "POST", (of,)), CLOSED)
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON ; charset=utf-8"])
+def test_from_loopback_posted_json_is_free(content_type: str) -> None:
+    assert new_authorizer().is_open(Call("127.0.0.1", "POST", (content_type,)), CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -348,22 +354,24 @@ def test_from_loopback_posted_json_is_free(of: str) -> None:
     ],
 )
 def test_from_loopback_a_page_of_a_rebound_name_needs_a_proof(host: str, free: bool) -> None:
-    assert gate().is_open(Call("127.0.0.1", "POST", JSON, (host,)), CLOSED) == free
+    assert new_authorizer().is_open(Call("127.0.0.1", "POST", JSON, (host,)), CLOSED) == free
 
 
 def test_hook_opens_the_drain_of_its_pod_and_nothing_else() -> None:
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of foo
-    one = gate(drain_proof_sha256=digest)
+    authorizer = new_authorizer(drain_proof_sha256=digest)
     drain = Request("GET", "/v1/drain?timeout=22")
-    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook()
-    assert one.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook(), "drains join each other"
-    for shown, openness in (
+    assert authorizer.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook()
+    assert authorizer.admit(drain, HOOK, ["Patio-Drain foo"], ()) == Hook(), "drains join each other"
+    for authorization, openness in (
         ("Patio-Drain bar", HOOK),
         ("Patio-Drain foo", CLOSED),
         ("Patio-Drain ", HOOK),
     ):
-        assert isinstance(one.admit(drain, openness, [shown], ()), RequestRejection)
-    assert isinstance(gate().admit(drain, HOOK, ["Patio-Drain "], ()), RequestRejection), "a pod without a hook"
+        assert isinstance(authorizer.admit(drain, openness, [authorization], ()), RequestRejection)
+    assert isinstance(new_authorizer().admit(drain, HOOK, ["Patio-Drain "], ()), RequestRejection), (
+        "a pod without a hook"
+    )
 
 
 # --- settings and the off-switch
@@ -396,19 +404,19 @@ def test_wrong_settings_of_access_stop_the_start(argv: list[str], variables: dic
 
 
 async def test_warning_of_the_off_switch_comes_back(caplog: pytest.LogCaptureFixture) -> None:
-    slept: list[float] = []
+    pauses: list[float] = []
 
     class EnoughError(Exception):
         pass
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) == 3:
+        pauses.append(seconds)
+        if len(pauses) == 3:
             raise EnoughError
 
     with pytest.raises(EnoughError):
         await warn_while_off(sleep)
-    assert slept == [REMIND_SECONDS] * 3
+    assert pauses == [REMIND_SECONDS] * 3
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [OFF] * 3
 
 

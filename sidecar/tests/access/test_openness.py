@@ -56,18 +56,18 @@ BESIDE_ENGINE, BESIDE_ROUTER = 0, 1
 @pytest.fixture(scope="module")
 def apps(tmp_path_factory: pytest.TempPathFactory) -> list[FastAPI]:
     """Beside an engine, beside a router; a closed endpoint that is reached raises."""
-    made = list(applications(tmp_path_factory.mktemp("downloads")))
-    for app in made:
+    both_apps = list(applications(tmp_path_factory.mktemp("downloads")))
+    for app in both_apps:
         watch(app, Answers())
-    return made
+    return both_apps
 
 
-def open_to(app: FastAPI, *whom: To) -> set[tuple[str, str]]:
+def open_to(app: FastAPI, *callers: To) -> set[tuple[str, str]]:
     return {
         (method, route.path)  # type: ignore[attr-defined]
         for route in app.router.routes
         for method in route.methods  # type: ignore[attr-defined]
-        if openness_of(route.endpoint).to in whom  # type: ignore[attr-defined]
+        if openness_of(route.endpoint).to in callers  # type: ignore[attr-defined]
     }
 
 
@@ -94,15 +94,17 @@ async def test_new_route_is_closed_until_it_says_otherwise(apps: list[FastAPI]) 
 
 @settings(deadline=None, max_examples=300)
 @given(st.randoms(use_true_random=False), st.sampled_from([BESIDE_ENGINE, BESIDE_ROUTER]))
-def test_no_spelling_from_outside_reaches_a_closed_route(apps: list[FastAPI], rng: random.Random, which: int) -> None:
-    app = apps[which]
+def test_no_spelling_from_outside_reaches_a_closed_route(
+    apps: list[FastAPI], rng: random.Random, app_index: int
+) -> None:
+    app = apps[app_index]
     attempts = Attempts(routes_of(app))
 
-    async def some() -> None:
+    async def send_attempts() -> None:
         for _ in range(10):
             await hold(app, attempts.make(rng), Answers())
 
-    asyncio.run(some())
+    asyncio.run(send_attempts())
 
 
 @settings(deadline=None, max_examples=200)
@@ -141,7 +143,7 @@ async def test_heads_have_a_greatest_size(apps: list[FastAPI], attempt: Attempt,
     assert (await call(apps[BESIDE_ENGINE], attempt))[0] == expected
 
 
-def real() -> FastAPI:
+def new_app() -> FastAPI:
     return assemble(Settings(), Store(None), httpx.AsyncClient(), asyncio.Event()).app
 
 
@@ -162,8 +164,8 @@ JSON = (("content-type", "application/json"),)
 )
 @pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/download_model", "/v1/drain"])
 async def test_body_that_no_client_writes_gets_400(path: str, body: bytes) -> None:
-    status, answered = await call(real(), Attempt("POST", path, JSON, body), "127.0.0.1")
-    assert (status, json.loads(answered)["error"]["code"]) == (400, "InvalidRequest"), answered
+    status, answer = await call(new_app(), Attempt("POST", path, JSON, body), "127.0.0.1")
+    assert (status, json.loads(answer)["error"]["code"]) == (400, "InvalidRequest"), answer
 
 
 def upload(path: str, peer: str, key: str | None = None, length: int = 2**30) -> tuple[Scope, list[int]]:
@@ -174,18 +176,18 @@ def upload(path: str, peer: str, key: str | None = None, length: int = 2**30) ->
     return {**scope, "query_string": b"", "headers": headers, "client": (peer, 5)}, []
 
 
-async def answer_to(app: FastAPI, scope: Scope, read: list[int]) -> tuple[int, str]:
-    sent: list[Any] = []
+async def status_and_code(app: FastAPI, scope: Scope, sizes_read: list[int]) -> tuple[int, str]:
+    messages: list[Any] = []
 
     async def receive() -> Any:
-        read.append(65536)
+        sizes_read.append(65536)
         return {"type": "http.request", "body": b" " * 65536, "more_body": True}
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        messages.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]
+    return messages[0]["status"], json.loads(messages[1]["body"])["error"]["code"]
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "127.0.0.1"])
@@ -193,13 +195,13 @@ async def answer_to(app: FastAPI, scope: Scope, read: list[int]) -> tuple[int, s
 async def test_lease_without_the_routers_key_is_rejected_unread(
     apps: list[FastAPI], peer: str, key: str | None
 ) -> None:
-    scope, read = upload("/v1/topology/leases/a.b", peer, key)
-    assert await answer_to(apps[BESIDE_ROUTER], scope, read) == (401, "RouterKeyWrong")
-    assert read == []
+    scope, sizes_read = upload("/v1/topology/leases/a.b", peer, key)
+    assert await status_and_code(apps[BESIDE_ROUTER], scope, sizes_read) == (401, "RouterKeyWrong")
+    assert sizes_read == []
 
 
 @pytest.mark.parametrize(
-    ("path", "peer", "most"),
+    ("path", "peer", "limit"),
     [
         ("/v1/topology/leases/a.b", "10.1.2.3", MAX_LEASE),
         ("/v1/topology/leases/a.b", "127.0.0.1", MAX_LEASE),
@@ -208,24 +210,24 @@ async def test_lease_without_the_routers_key_is_rejected_unread(
         ("/v1/drain", "127.0.0.1", MAX_BODY),
     ],
 )
-async def test_body_of_anything_has_a_greatest_size(apps: list[FastAPI], path: str, peer: str, most: int) -> None:
+async def test_body_of_anything_has_a_greatest_size(apps: list[FastAPI], path: str, peer: str, limit: int) -> None:
     app = apps[BESIDE_ROUTER if "leases" in path else BESIDE_ENGINE]
-    scope, read = upload(path, peer, ROUTER_KEY)
-    assert await answer_to(app, scope, read) == (413, "BodyTooLarge")
-    assert sum(read) <= most + 65536
+    scope, sizes_read = upload(path, peer, ROUTER_KEY)
+    assert await status_and_code(app, scope, sizes_read) == (413, "BodyTooLarge")
+    assert sum(sizes_read) <= limit + 65536
 
 
 async def test_two_keys_are_none(apps: list[FastAPI]) -> None:
-    scope, read = upload("/v1/topology/leases/a.b", "10.1.2.3", ROUTER_KEY)
+    scope, sizes_read = upload("/v1/topology/leases/a.b", "10.1.2.3", ROUTER_KEY)
     scope["headers"].append((b"authorization", b"Bearer x"))
-    assert await answer_to(apps[BESIDE_ROUTER], scope, read) == (401, "RouterKeyWrong")
+    assert await status_and_code(apps[BESIDE_ROUTER], scope, sizes_read) == (401, "RouterKeyWrong")
 
 
 async def test_body_as_deep_as_allowed_is_read() -> None:
     body = b'{"x": "' + b"[{" * 500 + b'", "y": ' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
-    status, answered = await call(real(), Attempt("POST", "/v1/drain", JSON, body), "127.0.0.1")
+    status, answer = await call(new_app(), Attempt("POST", "/v1/drain", JSON, body), "127.0.0.1")
     assert status == 400
-    assert "Extra inputs" in json.loads(answered)["error"]["message"]
+    assert "Extra inputs" in json.loads(answer)["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -233,28 +235,28 @@ async def test_body_as_deep_as_allowed_is_read() -> None:
     ["wait=nan", "wait=NaN", "wait=inf", "wait=-inf", "wait=1e999", "wait=-1", "wait=300.1", "wait=", "wait=%00"],
 )
 async def test_wait_that_is_no_time_gets_400(query: str) -> None:
-    status, _ = await call(real(), Attempt("GET", f"/v1/lora_adapters?revision=x&{query}"))
+    status, _ = await call(new_app(), Attempt("GET", f"/v1/lora_adapters?revision=x&{query}"))
     assert status == 400
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "3600.5", "[]"])
 async def test_timeout_that_is_no_time_gets_400_and_drains_nothing(value: str) -> None:
-    app = real()
+    app = new_app()
     body = f'{{"timeout": {value}}}'.encode()
     status, _ = await call(app, Attempt("POST", "/v1/drain", JSON, body), "127.0.0.1")
     assert status == 400
     _, ready = await call(app, Attempt("GET", "/ready"))
-    assert not any("drain" in one for one in json.loads(ready)["waiting_for"])
+    assert not any("drain" in reason for reason in json.loads(ready)["waiting_for"])
 
 
 async def test_message_about_a_wrong_request_is_bounded() -> None:
     body = json.dumps({f"key{number}" * 50: 1 for number in range(1000)}).encode()
-    _, answered = await call(real(), Attempt("POST", "/v1/load_lora_adapter", JSON, body), "127.0.0.1")
-    assert len(json.loads(answered)["error"]["message"]) <= 1000
+    _, answer = await call(new_app(), Attempt("POST", "/v1/load_lora_adapter", JSON, body), "127.0.0.1")
+    assert len(json.loads(answer)["error"]["message"]) <= 1000
 
 
 def routes() -> Iterator[APIRoute]:
-    return (route for route in real().router.routes if isinstance(route, APIRoute))
+    return (route for route in new_app().router.routes if isinstance(route, APIRoute))
 
 
 def test_every_endpoint_that_takes_a_body_is_closed_or_keyed() -> None:
@@ -273,14 +275,14 @@ async def test_no_secret_is_in_any_answer(tmp_path: Path) -> None:
         "SGL_ROUTER_API_KEY": "router-sekret",
     }
     variables = {**secrets, "PATIO_DOWNLOAD_ROOT": str(tmp_path), "INFERENCE_ENGINE_ENDPOINT": "http://127.0.0.1:9"}
-    read = read_settings(["--enable-fastapi-docs"], variables)
-    app = assemble(read, Store(None), httpx.AsyncClient(), asyncio.Event()).app
+    sidecar_settings = read_settings(["--enable-fastapi-docs"], variables)
+    app = assemble(sidecar_settings, Store(None), httpx.AsyncClient(), asyncio.Event()).app
     order = {"lora_name": "a", "source": "hf://o/r", "config": json.dumps({"hf_token": "own-sekret"}), "wait": 0}
-    said = []
+    answers = []
     for method, path in routes_of(app):
         path = path.replace("{download_id}", "x")
         for body in (b"", b"[", json.dumps(order).encode(), json.dumps({**order, "more": 1}).encode()):
             for peer in ("10.1.2.3", "127.0.0.1"):
-                said.append((await call(app, Attempt(method, path, JSON, body), peer))[1].decode())
-    assert len(said) > 100
-    assert [one for one in said if "sekret" in one] == []
+                answers.append((await call(app, Attempt(method, path, JSON, body), peer))[1].decode())
+    assert len(answers) > 100
+    assert [answer for answer in answers if "sekret" in answer] == []

@@ -52,15 +52,15 @@ async def running(path: Path) -> AsyncIterator[tuple[Commits, State, Disk]]:
             await task
 
 
-async def _wrote(disk: Disk, times: int) -> bool:
-    return disk.writes >= times
+async def _wrote(disk: Disk, number: int) -> bool:
+    return disk.writes >= number
 
 
 def load(name: str) -> Callable[[Desired], tuple[Desired, str]]:
     def change(desired: Desired) -> tuple[Desired, str]:
-        ordered = with_load(desired, load_request(name))
-        assert isinstance(ordered, Desired)
-        return ordered, name
+        after = with_load(desired, load_request(name))
+        assert isinstance(after, Desired)
+        return after, name
 
     return change
 
@@ -88,14 +88,14 @@ async def test_order_counts_when_it_is_on_disk(tmp_path: Path) -> None:
 
 async def test_order_that_can_not_be_stored_has_no_effect(tmp_path: Path) -> None:
     async with running(tmp_path / "state.json") as (commits, state, disk):
-        before, counted = state.snapshot.desired, list[str]()
+        before, orders_counted = state.snapshot.desired, list[str]()
         disk.error = OSError(28, "No space left on device")
         with pytest.raises(OSError, match="No space left"):
-            await commits.order(load("a"), counted.append)
+            await commits.order(load("a"), orders_counted.append)
         assert state.snapshot.desired is before
-        assert counted == []
+        assert orders_counted == []
         disk.error = None
-        assert await commits.order(load("a"), counted.append) == "a"
+        assert await commits.order(load("a"), orders_counted.append) == "a"
 
 
 async def test_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ async def test_hung_disk_holds_up_orders_only(tmp_path: Path) -> None:
         await order
         assert active(state.snapshot.desired)["a"].served, "what was learned while the disk was at work counts too"
 
-        async def stored() -> bool:
+        async def is_stored() -> bool:
             return Store(tmp_path / "state.json").load() == state.snapshot.desired
 
-        await eventually(stored, "and is stored")
+        await eventually(is_stored, "and is stored")
 
 
 async def test_order_that_changes_nothing_needs_no_disk(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ async def test_order_is_carried_out_though_its_caller_left(tmp_path: Path) -> No
         calling.cancel()
         disk.free.set()
 
-        async def done() -> bool:
+        async def is_desired() -> bool:
             return counted == ["a"] and "a" in active(state.snapshot.desired)
 
-        await eventually(done, "the order counts")
+        await eventually(is_desired, "the order counts")
 
 
 async def test_what_was_learned_is_stored_at_the_end(tmp_path: Path) -> None:
@@ -150,15 +150,15 @@ async def test_what_was_learned_is_stored_at_the_end(tmp_path: Path) -> None:
 
 
 async def test_order_that_breaks_fails_alone(tmp_path: Path) -> None:
-    def broken(desired: Desired) -> tuple[Desired, str]:
+    def failing(desired: Desired) -> tuple[Desired, str]:
         raise RuntimeError("odd")
 
     async with running(tmp_path / "state.json") as (commits, state, _):
-        orders = (commits.order(broken, lambda _: None), commits.order(load("b"), lambda _: None))
-        one, other = (asyncio.create_task(order) for order in orders)
+        orders = (commits.order(failing, lambda _: None), commits.order(load("b"), lambda _: None))
+        failing_order, sound_order = (asyncio.create_task(order) for order in orders)
         with pytest.raises(RuntimeError, match="odd"):
-            await one
-        assert await other == "b"
+            await failing_order
+        assert await sound_order == "b"
         assert set(active(state.snapshot.desired)) == {"b"}
 
 

@@ -32,14 +32,14 @@ def loaded(desired: Desired, name: str, **fields: str) -> Desired:
 
 
 def test_owned_order_never_takes_over_manually_loaded_adapter() -> None:
-    by_hand = loaded(Desired(), "sql")
-    assert with_load(by_hand, load_request("sql", owner=OWNER)) == conflict("sql", None)
+    manual = loaded(Desired(), "sql")
+    assert with_load(manual, load_request("sql", owner=OWNER)) == conflict("sql", None)
     assert "manually" in conflict("sql", None).message
 
 
 def test_owned_order_never_removes_manually_loaded_adapter() -> None:
-    by_hand = loaded(Desired(), "sql")
-    assert with_unload(by_hand, "sql", OWNER, present=True) == (by_hand, Outcome.KEPT)
+    manual = loaded(Desired(), "sql")
+    assert with_unload(manual, "sql", OWNER, present=True) == (manual, Outcome.KEPT)
 
 
 def test_same_name_for_another_owner_conflict_names_holder() -> None:
@@ -48,7 +48,7 @@ def test_same_name_for_another_owner_conflict_names_holder() -> None:
     assert OWNER in rejection.message
 
 
-def test_owner_and_a_hand_without_owner_may_unload() -> None:
+def test_owner_and_a_caller_without_owner_may_unload() -> None:
     owned = loaded(Desired(), "sql", owner=OWNER)
     for owner in (OWNER, None):
         after, outcome = with_unload(owned, "sql", owner, present=True)
@@ -63,50 +63,50 @@ def test_adapter_of_the_engine_itself_is_unloaded_manually_only() -> None:
     assert with_unload(Desired(), "sql", None, present=False)[1] is Outcome.UNKNOWN
 
 
-def test_load_after_an_unload_is_wanted_again() -> None:
-    left, _ = with_unload(loaded(Desired(), "sql"), "sql", None, present=True)
-    again = loaded(left, "sql")
-    assert again.leaving == frozenset()
-    assert not active(again)["sql"].served
+def test_load_after_an_unload_is_desired_again() -> None:
+    unloaded, _ = with_unload(loaded(Desired(), "sql"), "sql", None, present=True)
+    reordered = loaded(unloaded, "sql")
+    assert reordered.leaving == frozenset()
+    assert not active(reordered)["sql"].served
 
 
 def test_repeated_order_counts_as_new_and_keeps_loaded_weights() -> None:
-    once = loaded(Desired(), "sql", revision="1")
-    once = with_loaded(once, active(once)["sql"])
-    twice = loaded(once, "sql", revision="1")
-    assert active(twice)["sql"].order > active(once)["sql"].order
-    assert active(twice)["sql"].held == active(once)["sql"].held
-    assert active(twice)["sql"].served
+    before = loaded(Desired(), "sql", revision="1")
+    before = with_loaded(before, active(before)["sql"])
+    after = loaded(before, "sql", revision="1")
+    assert active(after)["sql"].order > active(before)["sql"].order
+    assert active(after)["sql"].held == active(before)["sql"].held
+    assert active(after)["sql"].served
 
 
-def test_unloaded_required_adapter_stays_away_over_restart() -> None:
+def test_unloaded_required_adapter_stays_unloaded_over_restart() -> None:
     required = [load_request("sql", owner=OWNER, revision="1")]
     start = with_required(Desired(), required)
     assert active(start)["sql"].required
-    left, _ = with_unload(start, "sql", OWNER, present=True)
-    assert not active(with_required(with_removed(left, ["sql"]), required))
+    unloaded, _ = with_unload(start, "sql", OWNER, present=True)
+    assert not active(with_required(with_removed(unloaded, ["sql"]), required))
 
 
 def test_new_value_of_the_variable_is_taken_in() -> None:
     start = with_required(Desired(), [load_request("sql", owner=OWNER, revision="1")])
-    left, _ = with_unload(start, "sql", OWNER, present=True)
-    again = with_required(left, [load_request("sql", owner=OWNER, revision="2")])
-    assert active(again)["sql"].revision == "2"
-    assert again.leaving == frozenset()
+    unloaded, _ = with_unload(start, "sql", OWNER, present=True)
+    restarted = with_required(unloaded, [load_request("sql", owner=OWNER, revision="2")])
+    assert active(restarted)["sql"].revision == "2"
+    assert restarted.leaving == frozenset()
 
 
 def test_later_order_for_required_adapter_survives_restart() -> None:
     required = [load_request("sql", owner=OWNER, revision="1")]
-    newer = loaded(with_required(Desired(), required), "sql", owner=OWNER, revision="2")
-    again = with_required(newer, required)
-    assert active(again)["sql"].revision == "2"
-    assert active(again)["sql"].required
+    reordered = loaded(with_required(Desired(), required), "sql", owner=OWNER, revision="2")
+    restarted = with_required(reordered, required)
+    assert active(restarted)["sql"].revision == "2"
+    assert active(restarted)["sql"].required
 
 
 def test_weights_accepted_after_withdrawal_stay_undesired() -> None:
     before = loaded(Desired(), "sql")
-    left, _ = with_unload(before, "sql", None, present=True)
-    assert with_loaded(left, active(before)["sql"]) == left
+    unloaded, _ = with_unload(before, "sql", None, present=True)
+    assert with_loaded(unloaded, active(before)["sql"]) == unloaded
 
 
 names = st.sampled_from(["a", "b", "c"])
@@ -194,11 +194,11 @@ def test_state_file_that_can_not_be_read_is_set_aside(tmp_path: Path, caplog: py
 
 
 def test_state_file_that_can_not_be_set_aside_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file, aside = tmp_path / "state.json", tmp_path / "state.json.broken"
+    file, broken_file = tmp_path / "state.json", tmp_path / "state.json.broken"
     file.mkdir()
-    aside.write_text("of an earlier time")
+    broken_file.write_text("of an earlier time")
     store = Store(file)
     assert store.load() == Desired()
     assert "not renamed" in caplog.text
     store.save(loaded(Desired(), "sql"))
-    assert (file.is_dir(), aside.read_text()) == (True, "of an earlier time")
+    assert (file.is_dir(), broken_file.read_text()) == (True, "of an earlier time")

@@ -1,4 +1,4 @@
-"""Polls of an engine: what requests under way may still read, whatever the list says by now."""
+"""Polls of an engine: what running requests may still read, whatever the list says by now."""
 
 from __future__ import annotations
 
@@ -19,79 +19,79 @@ from patio_testing.sidecar.builders import eventually
 async def test_dropped_path_lingers_over_a_failed_poll(
     tmp_path: Path,
 ) -> None:
-    one, two = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
+    old_path, new_path = (str(write_adapter(tmp_path / name)) for name in ("one", "two"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = EngineMonitor(engine, lambda view: None)
-        await engine.load("a", one)
-        await looks.poll()
-        assert looks.lingering() == frozenset()
-        await engine.replace("a", two)
+        monitor = EngineMonitor(engine, lambda view: None)
+        await engine.load("a", old_path)
+        await monitor.poll()
+        assert monitor.lingering() == frozenset()
+        await engine.replace("a", new_path)
         double.fault("/v1/models", status=500, times=1)
-        assert (await looks.poll()).adapters is None
-        await looks.poll()
-        assert looks.lingering() == {one}
+        assert (await monitor.poll()).adapters is None
+        await monitor.poll()
+        assert monitor.lingering() == {old_path}
         await double.crash()
-        await looks.poll()
-        assert looks.lingering() == frozenset()
+        await monitor.poll()
+        assert monitor.lingering() == frozenset()
 
 
 async def test_path_lingers_no_longer_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = str(write_adapter(tmp_path / "one"))
+    path = str(write_adapter(tmp_path / "one"))
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = EngineMonitor(engine, lambda view: None)
-        await engine.load("a", one)
-        await looks.poll()
+        monitor = EngineMonitor(engine, lambda view: None)
+        await engine.load("a", path)
+        await monitor.poll()
         await engine.unload("a")
-        await looks.poll()
-        assert looks.lingering() == {one}
+        await monitor.poll()
+        assert monitor.lingering() == {path}
         monkeypatch.setattr("patio.adapters.engine_monitor.LINGER", -1.0)
-        assert looks.lingering() == frozenset()
+        assert monitor.lingering() == frozenset()
 
 
 async def test_concurrent_polls_share_the_next_one(tmp_path: Path) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
-        seen: list[EngineView] = []
-        looks = EngineMonitor(Vllm(str(double), http, None), seen.append)
+        views_published: list[EngineView] = []
+        monitor = EngineMonitor(Vllm(str(double), http, None), views_published.append)
         double.fault("/health", delay=0.2, times=1)
-        first = asyncio.create_task(looks.poll())
+        first_poll = asyncio.create_task(monitor.poll())
 
-        async def asked() -> bool:
+        async def is_polled() -> bool:
             return not double.engine.core.faults.ordered
 
-        await eventually(asked, "the first look is under way")
-        views = await asyncio.gather(*(looks.poll() for _ in range(50)))
-        assert len(double.calls("/health")) == 2, "none of them may count the look that began before it"
-        assert {id(view) for view in views} == {id(looks.view)}
-        assert seen == [await first, looks.view]
+        await eventually(is_polled, "the first poll has begun")
+        views = await asyncio.gather(*(monitor.poll() for _ in range(50)))
+        assert len(double.calls("/health")) == 2, "none of them may count the poll that began before it"
+        assert {id(view) for view in views} == {id(monitor.view)}
+        assert views_published == [await first_poll, monitor.view]
 
 
 async def test_one_of_many_concurrent_polls_may_be_cancelled() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
-        looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
+        monitor = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
         double.fault("/health", delay=0.2, times=1)
-        leaving, staying = (asyncio.create_task(looks.poll()) for _ in range(2))
+        cancelled, other = (asyncio.create_task(monitor.poll()) for _ in range(2))
         await asyncio.sleep(0)
-        leaving.cancel()
-        assert (await staying).ready
+        cancelled.cancel()
+        assert (await other).ready
         assert len(double.calls("/health")) == 1
 
 
 async def test_burst_of_polls_without_an_answer_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
-        looks = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
-        assert (await looks.poll()).ready
+        monitor = EngineMonitor(Vllm(str(double), http, None), lambda view: None)
+        assert (await monitor.poll()).ready
         monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.02)
         monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 3600.0)
         double.fault("/health", delay=0.5)
         for _ in range(6):
-            assert not (await looks.poll()).ready
-        assert looks.view.ready
+            assert not (await monitor.poll()).ready
+        assert monitor.view.ready
         monkeypatch.setattr("patio.adapters.engine_monitor.UNRELIABLE_APART", 0.0)
         for _ in range(2):
-            await looks.poll()
-        assert not looks.view.ready
+            await monitor.poll()
+        assert not monitor.view.ready
 
 
 async def test_answer_that_breaks_a_poll_makes_engine_unready(
@@ -99,17 +99,17 @@ async def test_answer_that_breaks_a_poll_makes_engine_unready(
 ) -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         engine = Vllm(str(double), http, None)
-        looks = EngineMonitor(engine, lambda view: None)
-        assert (await looks.poll()).ready
+        monitor = EngineMonitor(engine, lambda view: None)
+        assert (await monitor.poll()).ready
 
-        async def broken() -> EngineView:
+        async def failing_view() -> EngineView:
             raise RecursionError("too deep")
 
         with monkeypatch.context() as patched:
-            patched.setattr(engine, "view", broken)
+            patched.setattr(engine, "view", failing_view)
             for _ in range(3):
-                view = await looks.poll()
+                view = await monitor.poll()
         assert (view.ready, view.listening) == (False, True)
         assert "RecursionError" in view.problem
         assert caplog.text.count("engine poll failed") == 1
-        assert (await looks.poll()).ready
+        assert (await monitor.poll()).ready

@@ -21,18 +21,18 @@ async def report_of(client: SidecarClient, name: str) -> AdapterReport:
     return next(report for report in (await client.adapters()).adapters if report.lora_name == name)
 
 
-async def looked_again(double: Double, times: int = 2) -> None:
-    """Return when the sidecar has looked at the engine some more times: chances to do what it must not."""
-    before = len(double.calls("/v1/models"))
+async def polled_again(double: Double, number: int = 2) -> None:
+    """Return when the sidecar has polled the engine some more times: chances to do what it must not."""
+    polls_before = len(double.calls("/v1/models"))
 
     async def check() -> bool:
-        return len(double.calls("/v1/models")) >= before + times
+        return len(double.calls("/v1/models")) >= polls_before + number
 
-    await eventually(check, f"{times} more looks")
+    await eventually(check, f"{number} more polls")
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_recorded_rejections_fail_with_their_message_asked_once(
+async def test_recorded_rejections_fail_with_message_after_one_load(
     engine: str, sidecar: StartSidecar, tmp_path: Path, recordings: Path
 ) -> None:
     answers = vllm_answers(recordings) if engine == "vllm" else sglang_answers(recordings)
@@ -49,30 +49,30 @@ async def test_recorded_rejections_fail_with_their_message_asked_once(
         for number, (status, body) in enumerate(sorted(refusals)):
             name = f"bad-{number}"
             double.fault(LOAD[engine], status=status, body=body)
-            with pytest.raises(RejectedError) as refused:
+            with pytest.raises(RejectedError) as raised:
                 await client.load(load_request(name, path))
-            assert not refused.value.retryable, body
+            assert not raised.value.retryable, body
             report = await report_of(client, name)
             assert (report.state, report.attempts, report.retryable) == (AdapterState.FAILED, 1, False)
-            words = [*words_of(body), "ENGINE_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
-            assert any(said in report.message for said in words), (report.message, body)
+            messages = [*words_of(body), "ENGINE_API_KEY", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
+            assert any(message in report.message for message in messages), (report.message, body)
             double.clear_faults()
         calls = len(double.calls(LOAD[engine]))
         assert calls == len(refusals)
-        await looked_again(double)
+        await polled_again(double)
         assert len(double.calls(LOAD[engine])) == calls
         assert (await client.ready()).ready, "bad adapters hold nothing back"
 
 
-async def test_rejection_by_one_gpu_is_asked_once(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_rejection_by_one_gpu_is_loaded_once(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a", rank=64)
     async with running_double(one_process=True) as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", path))
-        words = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
-        assert (refused.value.code, refused.value.message) == ("AdapterRejected", words)
-        await looked_again(double)
+        message = "Call to add_lora method failed: LoRA rank 64 is greater than max_lora_rank 16."
+        assert (raised.value.code, raised.value.message) == ("AdapterRejected", message)
+        await polled_again(double)
         assert len(double.calls(LOAD["vllm"])) == 1
 
 
@@ -98,9 +98,9 @@ async def test_failure_beyond_patience_is_reported_and_recovers(
     async with running_double() as double, sidecar(double) as client:
         await eventually(lambda: _ready(client), "the sidecar is ready")
         double.fault(LOAD["vllm"], status=503, body="busy", times=progress.PATIENCE + 1)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", path))
-        assert (refused.value.retryable, refused.value.message) == (True, "busy")
+        assert (raised.value.retryable, raised.value.message) == (True, "busy")
 
         async def loaded() -> bool:
             return (await report_of(client, "a")).state is AdapterState.LOADED

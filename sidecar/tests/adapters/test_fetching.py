@@ -50,80 +50,87 @@ def fetching(**fields: object) -> AdapterSpec:
     return replace(AdapterSpec("sql", "", origin=ORIGIN), **fields)  # type: ignore[arg-type]
 
 
-def only(snapshot: AdapterSnapshot) -> AdapterReport:
+def only_report(snapshot: AdapterSnapshot) -> AdapterReport:
     (report,) = plan(snapshot).reports
     return report
 
 
 def test_order_with_source_is_fetched_whatever_engine_does() -> None:
     for view in (DOWN, engine()):
-        found = plan(AdapterSnapshot(desired(fetching()), view))
-        (action,) = found.actions
+        planned = plan(AdapterSnapshot(desired(fetching()), view))
+        (action,) = planned.actions
         assert isinstance(action, Fetch)
         assert SOURCE in action.reason
 
 
 def test_fetched_adapter_downloads_then_loads_from_its_folder() -> None:
-    wanted = fetching()
-    busy = AdapterSnapshot(desired(wanted), DOWN, running=keyed({"sql": Fetch(wanted, "why")}))
+    spec = fetching()
+    busy = AdapterSnapshot(desired(spec), DOWN, running=keyed({"sql": Fetch(spec, "why")}))
     assert plan(busy).actions == ()
-    assert (only(busy).state, only(busy).lora_path, only(busy).source) == (AdapterState.DOWNLOADING, None, SOURCE)
-    there = with_fetched(busy.desired, wanted, "/fetched/k/r")
-    (action,) = plan(AdapterSnapshot(there, engine())).actions
+    assert (only_report(busy).state, only_report(busy).lora_path, only_report(busy).source) == (
+        AdapterState.DOWNLOADING,
+        None,
+        SOURCE,
+    )
+    fetched = with_fetched(busy.desired, spec, "/fetched/k/r")
+    (action,) = plan(AdapterSnapshot(fetched, engine())).actions
     assert isinstance(action, Load)
     assert action.spec.path == "/fetched/k/r"
-    assert only(AdapterSnapshot(there, DOWN)).state is AdapterState.PENDING
+    assert only_report(AdapterSnapshot(fetched, DOWN)).state is AdapterState.PENDING
 
 
 def test_old_weights_answer_until_new_ones_are_fetched() -> None:
     first = with_fetched(ordered(Desired(), order(revision="1")), fetching(revision="1"), "/fetched/k/1")
-    wanted = replace(active(first)["sql"], served=True, held=LoadedWeights("/fetched/k/1", "1"))
-    second = ordered(desired(wanted), order(revision="2"))
+    spec = replace(active(first)["sql"], served=True, held=LoadedWeights("/fetched/k/1", "1"))
+    second = ordered(desired(spec), order(revision="2"))
     serving = engine({"sql": "/fetched/k/1"})
     snapshot = AdapterSnapshot(second, serving)
     (action,) = plan(snapshot).actions
     assert isinstance(action, Fetch)
     assert not readiness_blockers(snapshot, plan(snapshot).reports), "what goes on answering holds nothing back"
     assert "/fetched/k/1" in folders_in_use(second, [])
-    there = with_fetched(second, active(second)["sql"], "/fetched/k/2")
-    (action,) = plan(AdapterSnapshot(there, serving)).actions
+    fetched = with_fetched(second, active(second)["sql"], "/fetched/k/2")
+    (action,) = plan(AdapterSnapshot(fetched, serving)).actions
     assert isinstance(action, Reload)
-    assert folders_in_use(there, serving.adapters.values() if serving.adapters else ()) == {
+    assert folders_in_use(fetched, serving.adapters.values() if serving.adapters else ()) == {
         "/fetched/k/1",
         "/fetched/k/2",
     }
 
 
-def test_fault_of_fetching_waits_as_one_of_loading_does() -> None:
-    wanted = fetching()
-    progress = current(None, wanted, 0)
-    passing = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
-    found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": passing}))
-    assert (only(found).state, only(found).reason, plan(found).actions) == (
+def test_failed_fetch_is_retried_as_a_failed_load_is() -> None:
+    spec = fetching()
+    progress = current(None, spec, 0)
+    transient = after_rejection(progress, Rejection("SourceUnreachable", "no route", retryable=True), 0.0, 0.0)
+    snapshot = AdapterSnapshot(desired(spec), engine(), progress=keyed({"sql": transient}))
+    assert (only_report(snapshot).state, only_report(snapshot).reason, plan(snapshot).actions) == (
         AdapterState.PENDING,
         "SourceUnreachable",
         (),
     )
-    assert isinstance(plan(replace(found, now=1.0)).actions[0], Fetch)
-    refused = after_rejection(progress, Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0)
-    found = AdapterSnapshot(desired(wanted), engine(), progress=keyed({"sql": refused}), now=SLOW_RETRY - 1)
-    assert (only(found).state, only(found).reason, only(found).retryable) == (
+    assert isinstance(plan(replace(snapshot, now=1.0)).actions[0], Fetch)
+    permanent = after_rejection(progress, Rejection("SourceNotFound", "404", retryable=False), 0.0, 0.0)
+    snapshot = AdapterSnapshot(desired(spec), engine(), progress=keyed({"sql": permanent}), now=SLOW_RETRY - 1)
+    assert (only_report(snapshot).state, only_report(snapshot).reason, only_report(snapshot).retryable) == (
         AdapterState.FAILED,
         "SourceNotFound",
         False,
     )
-    assert after_fetch(refused) == replace(progress, weights=refused.weights)
+    assert after_fetch(permanent) == replace(progress, weights=permanent.weights)
 
 
 def test_repeated_order_keeps_fetched_files_another_does_not() -> None:
-    there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
-    assert active(ordered(there, order()))["sql"].path == "/fetched/k/r"
-    assert active(ordered(there, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))))["sql"].path
-    assert active(ordered(there, order(config='{"region": "x"}')))["sql"].path == ""
-    assert active(ordered(there, order(revision="2")))["sql"].path == ""
-    assert active(ordered(there, order(source="s3://bucket/other")))["sql"].path == ""
+    fetched = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
+    assert active(ordered(fetched, order()))["sql"].path == "/fetched/k/r"
+    assert active(ordered(fetched, order(config=KEYS.replace('"region": "eu-west-1"', '"region": ""'))))["sql"].path
+    assert active(ordered(fetched, order(config='{"region": "x"}')))["sql"].path == ""
+    assert active(ordered(fetched, order(revision="2")))["sql"].path == ""
+    assert active(ordered(fetched, order(source="s3://bucket/other")))["sql"].path == ""
     by_path = LoadRequest(lora_name="sql", lora_path="/a")
-    assert (active(ordered(there, by_path))["sql"].path, active(ordered(there, by_path))["sql"].origin) == ("/a", None)
+    assert (active(ordered(fetched, by_path))["sql"].path, active(ordered(fetched, by_path))["sql"].origin) == (
+        "/a",
+        None,
+    )
 
 
 def test_what_was_fetched_for_another_order_is_not_taken() -> None:
@@ -132,10 +139,10 @@ def test_what_was_fetched_for_another_order_is_not_taken() -> None:
     assert with_fetched(Desired(), fetching(), "/fetched/k/1") == Desired()
 
 
-def test_files_that_are_gone_are_fetched_again() -> None:
-    there = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
-    gone = with_fetched(there, active(there)["sql"], "")
-    assert isinstance(plan(AdapterSnapshot(gone, engine())).actions[0], Fetch)
+def test_files_that_were_removed_are_fetched_again() -> None:
+    fetched = with_fetched(ordered(Desired(), order()), fetching(), "/fetched/k/r")
+    without_files = with_fetched(fetched, active(fetched)["sql"], "")
+    assert isinstance(plan(AdapterSnapshot(without_files, engine())).actions[0], Fetch)
 
 
 def test_file_source_is_a_path_unless_it_is_to_be_copied() -> None:
@@ -164,23 +171,23 @@ def test_restored_origin_has_the_source_of_its_order(tmp_path: Path) -> None:
 
 
 def test_adapter_without_credentials_waits_for_repeated_order() -> None:
-    there = ordered(Desired(), order(config=KEYS))
-    found = AdapterSnapshot(there, engine())
-    assert (only(found).state, only(found).reason, only(found).retryable) == (
+    awaiting = ordered(Desired(), order(config=KEYS))
+    snapshot = AdapterSnapshot(awaiting, engine())
+    assert (only_report(snapshot).state, only_report(snapshot).reason, only_report(snapshot).retryable) == (
         AdapterState.FAILED,
         "CredentialsMissing",
         True,
     )
-    assert plan(found).actions == ()
-    assert isinstance(plan(replace(found, credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
-    on_disk = with_fetched(there, active(there)["sql"], "/fetched/k/r")
+    assert plan(snapshot).actions == ()
+    assert isinstance(plan(replace(snapshot, credentials=keyed({"sql": SECRET}))).actions[0], Fetch)
+    on_disk = with_fetched(awaiting, active(awaiting)["sql"], "/fetched/k/r")
     assert isinstance(plan(AdapterSnapshot(on_disk, engine())).actions[0], Load), "what is on disk needs no credentials"
 
 
 def test_order_for_another_source_waits_for_running_load() -> None:
-    wanted = fetching()
-    busy = AdapterSnapshot(desired(wanted), engine(), running=keyed({"sql": Load(AdapterSpec("sql", "/old"), "why")}))
-    assert (only(busy).state, plan(busy).actions) == (AdapterState.PENDING, ())
+    spec = fetching()
+    busy = AdapterSnapshot(desired(spec), engine(), running=keyed({"sql": Load(AdapterSpec("sql", "/old"), "why")}))
+    assert (only_report(busy).state, plan(busy).actions) == (AdapterState.PENDING, ())
 
 
 def test_state_file_has_no_credential_and_keeps_the_origin(tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_state_file_has_no_credential_and_keeps_the_origin(tmp_path: Path) -> No
     assert "AK" not in path.read_text()
 
 
-def test_state_file_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
+def test_state_file_without_sources_is_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(
         json.dumps({"version": 1, "desired": {"wanted": {"a": {"name": "a", "path": "/a"}}, "required_seen": {}}})
@@ -210,5 +217,6 @@ def test_admission_variable_with_another_source_counts_again(change: dict[str, s
 
 def test_progress_of_fetching_counts_no_load_calls() -> None:
     assert (
-        only(AdapterSnapshot(desired(fetching()), engine(), progress=keyed({"sql": Progress(calls=0)}))).attempts == 0
+        only_report(AdapterSnapshot(desired(fetching()), engine(), progress=keyed({"sql": Progress(calls=0)}))).attempts
+        == 0
     )

@@ -25,17 +25,17 @@ Hung = threading.Event
 @pytest.fixture
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
     """Have looks at folders below a `hung` one wait, as on a volume whose server is gone."""
-    back = threading.Event()
-    real = fingerprints.fingerprint
+    released = threading.Event()
+    fingerprint_of = fingerprints.fingerprint
 
     def fingerprint(folder: str) -> fingerprints.Fingerprint:
         if Path(folder).name.startswith("hung"):
-            back.wait(60)
-        return real(folder)
+            released.wait(60)
+        return fingerprint_of(folder)
 
     monkeypatch.setattr("patio.adapters.fingerprints.fingerprint", fingerprint)
-    yield back
-    back.set()
+    yield released
+    released.set()
 
 
 def base_model(folder: Path, name: object) -> str:
@@ -46,10 +46,10 @@ def base_model(folder: Path, name: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "seen"), [("org/model", "org/model"), (7, ""), ("", ""), ("a\nb", ""), ("a" * 2000, "")]
+    ("configured", "expected"), [("org/model", "org/model"), (7, ""), ("", ""), ("a\nb", ""), ("a" * 2000, "")]
 )
-def test_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: str) -> None:
-    assert read_folder(base_model(tmp_path / "a", said)).base_model == seen
+def test_base_model_of_an_adapter_is_read(tmp_path: Path, configured: object, expected: str) -> None:
+    assert read_folder(base_model(tmp_path / "a", configured)).base_model == expected
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_base_model_of_an_adapter_is_read(tmp_path: Path, said: object, seen: st
 def test_odd_configuration_names_no_base_model(tmp_path: Path, text: str) -> None:
     path = adapter_files(tmp_path / "a")
     (tmp_path / "a/adapter_config.json").write_text(text)
-    seen = read_folder(path)
-    assert seen.fingerprint
-    assert seen.base_model == ""
+    contents = read_folder(path)
+    assert contents.fingerprint
+    assert contents.base_model == ""
 
 
 def test_configuration_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -80,17 +80,17 @@ async def test_one_read_at_a_time_waits_in_a_hung_folder(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
-    looks, folder = Fingerprints(), str(tmp_path / "hung")
+    folder_fingerprints, folder = Fingerprints(), str(tmp_path / "hung")
     before = threading.active_count()
     for _ in range(3):
         with pytest.raises(FolderUnresponsiveError):
-            await looks.attempt("a", folder)
+            await folder_fingerprints.attempt("a", folder)
     assert threading.active_count() == before + 1
     hung.set()
 
     async def answers() -> bool:
         try:
-            return await looks.attempt("a", folder) == FolderContents()
+            return await folder_fingerprints.attempt("a", folder) == FolderContents()
         except FolderUnresponsiveError:
             return False
 
@@ -102,13 +102,17 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 4)
-    looks = Fingerprints()
+    folder_fingerprints = Fingerprints()
     before = threading.active_count()
     folders = [str(tmp_path / f"hung{number}") for number in range(12)]
-    await asyncio.gather(*(looks.attempt(folder, folder) for folder in folders[:4]), return_exceptions=True)
+    await asyncio.gather(
+        *(folder_fingerprints.attempt(folder, folder) for folder in folders[:4]), return_exceptions=True
+    )
     healthy = adapter_files(tmp_path / "healthy")
-    assert await looks.attempt("healthy", healthy) == FolderContents(), "nobody can look, and the engine may try"
-    assert await looks.attempt("another", folders[5]) == FolderContents()
+    assert await folder_fingerprints.attempt("healthy", healthy) == FolderContents(), (
+        "nobody can look, and the engine may try"
+    )
+    assert await folder_fingerprints.attempt("another", folders[5]) == FolderContents()
     assert threading.active_count() == before + 4
 
 
@@ -116,29 +120,29 @@ async def test_folder_that_could_not_be_read_has_not_changed(
     hung: Hung, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 0)
-    looks, healthy = Fingerprints(), adapter_files(tmp_path / "healthy")
-    await looks.attempt("healthy", healthy)
+    folder_fingerprints, healthy = Fingerprints(), adapter_files(tmp_path / "healthy")
+    await folder_fingerprints.attempt("healthy", healthy)
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 16)
     for _ in range(3):
-        await looks.compare({"healthy": healthy})
-    assert looks.changed == frozenset()
+        await folder_fingerprints.compare({"healthy": healthy})
+    assert folder_fingerprints.changed == frozenset()
     (tmp_path / "healthy/adapter_model.safetensors").write_bytes(b"other")
     for _ in range(2):
-        await looks.compare({"healthy": healthy})
-    assert looks.changed == {"healthy"}
+        await folder_fingerprints.compare({"healthy": healthy})
+    assert folder_fingerprints.changed == {"healthy"}
 
 
-async def test_many_folders_are_looked_at_in_turn(tmp_path: Path) -> None:
-    looks = Fingerprints()
+async def test_many_folders_are_read_in_turn(tmp_path: Path) -> None:
+    folder_fingerprints = Fingerprints()
     folders = {
         f"a{number}": adapter_files(tmp_path / f"a{number}") for number in range(fingerprints.FOLDERS_A_ROUND + 10)
     }
     for name, folder in folders.items():
-        await looks.attempt(name, folder)
+        await folder_fingerprints.attempt(name, folder)
         (Path(folder) / "adapter_model.safetensors").write_bytes(b"other")
     for _ in range(4):
-        await looks.compare(folders)
-    assert looks.changed == folders.keys()
+        await folder_fingerprints.compare(folders)
+    assert folder_fingerprints.changed == folders.keys()
 
 
 async def test_adapters_on_a_hung_volume_delay_no_other(
@@ -152,18 +156,18 @@ async def test_adapters_on_a_hung_volume_delay_no_other(
         assert (await client.load(load_request("healthy", path))).state is AdapterState.LOADED
         assert double.adapters == {"healthy": path}, "the engine is not asked to hang"
 
-        async def told() -> bool:
-            found = {report.lora_name: report for report in (await client.adapters()).adapters}["hung0"]
-            return found.reason == "FolderUnresponsive" and str(tmp_path / "hung0") in found.message
+        async def is_reported() -> bool:
+            hung_report = {report.lora_name: report for report in (await client.adapters()).adapters}["hung0"]
+            return hung_report.reason == "FolderUnresponsive" and str(tmp_path / "hung0") in hung_report.message
 
-        await eventually(told, "the report says which file system does not answer")
+        await eventually(is_reported, "the report says which file system does not answer")
         await double.crash()
         await double.start()
 
-        async def back() -> bool:
+        async def is_ready_again() -> bool:
             return (await client.ready()).ready and double.adapters == {"healthy": path}
 
-        await eventually(back, "the pod is ready again")
+        await eventually(is_ready_again, "the pod is ready again")
         assert (await client.unload(UnloadRequest(lora_name="hung0"))).unloaded
 
 

@@ -16,19 +16,19 @@ from patio_protocol.client import SidecarClient
 from patio_testing.sidecar.builders import StartSidecar, adapter_files, eventually
 
 
-async def told(client: SidecarClient) -> AdapterCapacity:
+async def reported_capacity(client: SidecarClient) -> AdapterCapacity:
     async def check() -> Any:
         capacity = (await client.adapters()).capacity
         return capacity if capacity != AdapterCapacity() else None
 
-    seen = await eventually(check, "the engine's capacity is known")
-    assert isinstance(seen, AdapterCapacity)
-    return seen
+    known_capacity = await eventually(check, "the engine's capacity is known")
+    assert isinstance(known_capacity, AdapterCapacity)
+    return known_capacity
 
 
 async def test_sglang_tells_both_of_its_limits(sidecar: StartSidecar) -> None:
     async with running_double(engine="sglang", max_loras=3, max_loaded_loras=8) as double, sidecar(double) as client:
-        assert await told(client) == AdapterCapacity(batch=3, loaded=8)
+        assert await reported_capacity(client) == AdapterCapacity(batch=3, loaded=8)
 
 
 async def test_sglang_without_adapters_reports_no_capacity() -> None:
@@ -41,13 +41,13 @@ async def test_vllm_tells_the_size_of_its_batch_after_traffic(sidecar: StartSide
         engine = Vllm(str(double), http, None)
         assert (await engine.capacity()).batch is None
         await engine.load("a", adapter_files(tmp_path / "a"))
-        asked = {"model": "a", "prompt": "hello", "max_tokens": 1}
-        (await http.post(f"{double}/v1/completions", json=asked)).raise_for_status()
+        completion = {"model": "a", "prompt": "hello", "max_tokens": 1}
+        (await http.post(f"{double}/v1/completions", json=completion)).raise_for_status()
         async with sidecar(double) as client:
-            assert await told(client) == AdapterCapacity(batch=5)
+            assert await reported_capacity(client) == AdapterCapacity(batch=5)
 
 
-async def test_recorded_vllm_tells_it(recordings: Path) -> None:
+async def test_capacity_is_read_from_recorded_vllm_metrics(recordings: Path) -> None:
     text = (recordings / "vllm/metrics-0.32.0.txt").read_bytes()
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=text))
     async with httpx.AsyncClient(transport=transport) as http:

@@ -7,7 +7,7 @@ from patio.engine.base import EngineReason
 from patio.rejection import Rejection
 
 
-def test_engine_failing_for_days_is_asked_twice_a_minute() -> None:
+def test_engine_failing_for_days_is_polled_twice_a_minute() -> None:
     fault = Rejection(EngineReason.ENGINE_ERROR, "busy", retryable=True)
     assert after_rejection(Progress(failures=100_000), fault, 0.0, 0.0).not_before == LONGEST_PAUSE
     assert after_loss(Progress(losses=100_000), 0.0, 0.0).not_before == SLOW_RETRY

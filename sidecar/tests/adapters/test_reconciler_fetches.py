@@ -34,8 +34,8 @@ async def test_adapter_in_a_bucket_is_loaded(
         assert (report.state, report.source) == ("Loaded", source)
         assert str(report.lora_path).startswith(str(downloads.root))
         assert (await served(double))["sql"] == report.lora_path
-        again = await client.load(order("sql", source))
-        assert again.lora_path == report.lora_path
+        repeated = await client.load(order("sql", source))
+        assert repeated.lora_path == report.lora_path
         assert len((await client.downloads()).downloads) == 1
 
 
@@ -48,13 +48,13 @@ async def test_download_does_not_wait_for_the_engine(
         assert report.state in ("Pending", "Downloading")
         report = await settle(client, "sql", "Pending")
 
-        async def there() -> bool:
+        async def is_fetched() -> bool:
             return (await settle(client, "sql", "Pending")).lora_path is not None
 
-        await eventually(there, "the files are there")
+        await eventually(is_fetched, "the files are there")
 
 
-async def test_old_weights_answer_until_the_new_ones_are_there(
+async def test_old_weights_answer_until_new_ones_are_fetched(
     sidecar: StartSidecar,
     s3: S3Server,
     downloads: DownloadSettings,
@@ -77,12 +77,12 @@ async def test_old_weights_answer_until_the_new_ones_are_there(
         second = await settle(client, "sql", "Loaded")
         assert second.lora_path != first.lora_path
         assert (await served(double))["sql"] == second.lora_path
-        assert is_there(first.lora_path), "requests under way may have to read it once more"
+        assert is_there(first.lora_path), "running requests may have to read it once more"
 
-        async def gone() -> bool:
+        async def is_removed() -> bool:
             return not is_there(first.lora_path)
 
-        await eventually(gone, "the older revision is removed")
+        await eventually(is_removed, "the older revision is removed")
 
 
 async def test_slow_download_delays_no_other_adapter(
@@ -99,10 +99,10 @@ async def test_slow_download_delays_no_other_adapter(
         assert (await settle(client, "slow", "Downloading")).lora_path is None
         await client.unload(UnloadRequest(lora_name="slow"))
 
-        async def nobody() -> bool:
+        async def is_cancelled() -> bool:
             return not workers()
 
-        await eventually(nobody, "the download of what nobody wants ends")
+        await eventually(is_cancelled, "the download of what nobody wants ends")
         assert await served(double) == {
             "quick": (await settle(client, "quick", "Loaded")).lora_path,
             "local": str(tmp_path / "b"),
@@ -124,9 +124,9 @@ async def test_what_can_not_be_fetched_is_failed_with_its_reason(
     put(s3, "pickles", {"adapter_model.bin": b"x"})
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await eventually(lambda: ready(client), "ready")
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(order("sql", source))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (status, code, False)
+        assert (raised.value.status, raised.value.code, raised.value.retryable) == (status, code, False)
         report = await settle(client, "sql", "Failed")
         assert report.reason == code
 
@@ -160,11 +160,11 @@ async def test_file_source_is_a_path_and_a_volume_is_used_in_place(
     elsewhere = adapter_files(tmp_path / "elsewhere" / "a")
     volume = adapter_files(tmp_path / "models" / "b")
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
-        one = await client.load(order("one", f"file://{elsewhere}"))
-        two = await client.load(order("two", "pvc://b"))
+        from_path = await client.load(order("one", f"file://{elsewhere}"))
+        from_volume = await client.load(order("two", "pvc://b"))
         copied = await client.load(order("three", f"file://{volume}", output_dir=str(tmp_path / "models" / "c")))
-        assert (one.lora_path, one.source) == (elsewhere, None)
-        assert two.lora_path == volume
+        assert (from_path.lora_path, from_path.source) == (elsewhere, None)
+        assert from_volume.lora_path == volume
         assert str(copied.lora_path).startswith(f"{tmp_path}/models/c/.patio/")
         assert await served(double) == {"one": elsewhere, "two": volume, "three": copied.lora_path}
         # Nothing of ours beside what is not ours.
@@ -179,10 +179,10 @@ async def test_files_that_vanish_before_a_load_are_fetched_again(
     async with sidecar(NOWHERE, downloads=downloads) as client:
         await client.load(order("sql", source, wait=0))
 
-        async def there() -> str | None:
+        async def fetched_folder() -> str | None:
             return (await client.adapters()).adapters[0].lora_path
 
-        folder = await eventually(there, "the files are there")
+        folder = await eventually(fetched_folder, "the files are there")
     remove(Path(folder))
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         report = await settle(client, "sql", "Loaded")
@@ -203,11 +203,11 @@ async def test_credentials_are_in_no_file_and_absence_is_reported(
             await client.load(fetched)
             await client.load(waiting)
             await settle(client, "two", "Downloading")
-            shown = [(await client.adapters()).model_dump_json(), (await client.downloads()).model_dump_json()]
-            assert TOKEN not in "".join(shown)
-        everything = contents(tmp_path)
-        assert everything
-        assert not [name for name, body in everything.items() if TOKEN.encode() in body]
+            answers = [(await client.adapters()).model_dump_json(), (await client.downloads()).model_dump_json()]
+            assert TOKEN not in "".join(answers)
+        files_on_disk = contents(tmp_path)
+        assert files_on_disk
+        assert not [name for name, body in files_on_disk.items() if TOKEN.encode() in body]
         second.faults.clear()
         async with running_double() as double, sidecar(double, downloads=downloads) as client:
             assert (await settle(client, "sql", "Loaded")).lora_path
@@ -248,28 +248,32 @@ async def test_routes_of_downloads(
         assert started.status_code == 202
         download_id = started.json()["id"]
 
-        async def moving() -> bool:
+        async def has_progress() -> bool:
             report = await client.download_report(download_id)
             return report.bytes_total is not None and 0 < report.bytes_done < report.bytes_total
 
-        await eventually(moving, "it shows its progress")
+        await eventually(has_progress, "it shows its progress")
         assert [report.id for report in (await client.downloads()).downloads] == [download_id]
         proxy.rate = None
-        done = await http.post("/v1/download_model", json=body)
-        assert (done.status_code, done.json()["state"], done.json()["id"]) == (200, "Succeeded", download_id)
-        assert done.json()["path"] == str(tmp_path / "models" / "r")
+        response = await http.post("/v1/download_model", json=body)
+        assert (response.status_code, response.json()["state"], response.json()["id"]) == (
+            200,
+            "Succeeded",
+            download_id,
+        )
+        assert response.json()["path"] == str(tmp_path / "models" / "r")
         assert is_there(str(tmp_path / "models" / "r" / ".patio"))
         assert 'patio:download_bytes_total{source="s3"} 3' in (await http.get("/metrics")).text
         json_headers = {"content-type": "application/json"}
         assert (await http.delete(f"/v1/downloads/{download_id}")).status_code == 401, "a page could send it"
-        struck = await http.delete(f"/v1/downloads/{download_id}", headers=json_headers)
-        assert (struck.status_code, struck.json()["state"]) == (200, "Succeeded")
+        deleted = await http.delete(f"/v1/downloads/{download_id}", headers=json_headers)
+        assert (deleted.status_code, deleted.json()["state"]) == (200, "Succeeded")
         for method in ("GET", "DELETE"):
             missing = await http.request(method, f"/v1/downloads/{download_id}", headers=json_headers)
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NotFound")
 
 
-async def test_stopped_download_says_so_to_those_who_wait(
+async def test_stopped_download_is_reported_to_waiting_callers(
     sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(s3, "stopped", adapter(tmp_path / "a", padding=3_000_000))

@@ -53,12 +53,12 @@ async def test_three_hundred_adapters_cost_few_polls_writes_and_steps(
         await ready(client)
         assert len(double.calls(LOAD)) == 300
         # One of each for every load, and the changes between, would be 300 and more. A slow machine has time for more.
-        most = max(150.0, 12.0 * (time.monotonic() - began))
-        assert len(double.calls("/v1/models")) < most
-        assert writes < most
+        limit = max(150.0, 12.0 * (time.monotonic() - began))
+        assert len(double.calls("/v1/models")) < limit
+        assert writes < limit
         boot, _, before = revision.partition("-")
-        assert int((await client.adapters()).revision.removeprefix(f"{boot}-")) - int(before) < most
-    assert all(one.held is not None for one in active(Store(tmp_path / "state.json").load()).values())
+        assert int((await client.adapters()).revision.removeprefix(f"{boot}-")) - int(before) < limit
+    assert all(spec.held is not None for spec in active(Store(tmp_path / "state.json").load()).values())
 
 
 async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -68,13 +68,13 @@ async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSi
         await client.load(load_request("quick", path))
         double.fault(LOAD, delay=60)
         await asyncio.gather(*(client.load(load_request(f"a{number}", path, wait=0)) for number in range(130)))
-        looks = len(double.calls("/v1/models"))
+        polls = len(double.calls("/v1/models"))
 
-        async def looked() -> bool:
+        async def is_polled_again() -> bool:
             assert (await client.ready()).ready
-            return len(double.calls("/v1/models")) >= looks + 5
+            return len(double.calls("/v1/models")) >= polls + 5
 
-        await eventually(looked, "the engine is looked at all the time")
+        await eventually(is_polled_again, "the engine is polled all the time")
         assert len(double.engine.core.faults.ordered) == 1
         for name in ("a129", "a99", "a13"):  # whether it was started or not: none of these is at the engine
             assert (await client.unload(UnloadRequest(lora_name=name))).unloaded
@@ -85,27 +85,27 @@ async def test_slow_loads_take_few_connections_and_no_readiness(sidecar: StartSi
 
 
 async def test_few_loads_are_at_the_engine_at_once(sidecar: StartSidecar, tmp_path: Path) -> None:
-    path, at_once, most = adapter_files(tmp_path / "a"), 0, 0
+    path, at_once, peak = adapter_files(tmp_path / "a"), 0, 0
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         load = double.engine.core.faults.take
 
         def counted(method: str, at: str) -> Any:
-            nonlocal at_once, most
+            nonlocal at_once, peak
             if at == LOAD:
                 at_once += 1
-                most = max(most, at_once)
-                asyncio.get_running_loop().call_later(0.05, left)
+                peak = max(peak, at_once)
+                asyncio.get_running_loop().call_later(0.05, end)
             return load(method, at)
 
-        def left() -> None:
+        def end() -> None:
             nonlocal at_once
             at_once -= 1
 
         double.engine.core.faults.take = counted  # type: ignore[method-assign]
         double.fault(LOAD, delay=0.06)
         await asyncio.gather(*(client.load(load_request(f"a{number}", path)) for number in range(20)))
-        assert 1 < most <= LOADS_AT_ONCE
+        assert 1 < peak <= LOADS_AT_ONCE
 
 
 async def test_load_that_waits_is_dropped_when_it_is_unloaded(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -128,10 +128,10 @@ def test_pod_takes_so_many_adapters_and_no_more(monkeypatch: pytest.MonkeyPatch)
         after = with_load(now, load_request(name))
         assert isinstance(after, Desired)
         now = after
-    refused = with_load(now, load_request("d"))
-    assert refused == too_many("d")
-    ahead = load_request("d", None, source="s3://bucket/d", prepare=True)
-    assert with_load(now, ahead) == too_many("d")
+    rejection = with_load(now, load_request("d"))
+    assert rejection == too_many("d")
+    staging_order = load_request("d", None, source="s3://bucket/d", prepare=True)
+    assert with_load(now, staging_order) == too_many("d")
     required = with_required(now, [load_request("a", revision="2"), load_request("e")])
     assert active(required).keys() == required.required_seen.keys() | {"b", "c"} == {"a", "b", "c"}
     assert MOST_ADAPTERS >= 1000
@@ -144,9 +144,9 @@ async def test_one_adapter_too_many_is_rejected_with_the_limit(
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await client.load(load_request("a", path))
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("b", path))
-        assert (refused.value.status, refused.value.code) == (409, "TooManyAdapters")
+        assert (raised.value.status, raised.value.code) == (409, "TooManyAdapters")
         await client.load(load_request("a", path, revision="2"))
         await client.unload(UnloadRequest(lora_name="a"))
         assert (await client.load(load_request("b", path))).state is AdapterState.LOADED
@@ -159,13 +159,13 @@ async def test_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
     good, bad = (adapter_files(tmp_path / "root" / name) for name in ("good", "bad"))
     pin = Downloads.pin
 
-    async def denied(downloads: Downloads, folder: str) -> bool:
+    async def failing_pin(downloads: Downloads, folder: str) -> bool:
         if folder == bad:
             raise error
         return await pin(downloads, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Downloads, "pin", denied)
+        patched.setattr(Downloads, "pin", failing_pin)
         async with running_double() as double:
             for _ in range(2):  # what is wanted is stored, so the next start meets it again
                 async with sidecar(double) as client:
@@ -173,11 +173,11 @@ async def test_folder_that_can_not_be_used_is_a_fault_of_its_adapter(
                     assert (await client.load(load_request("good", good))).state is AdapterState.LOADED
                     await ready(client)
 
-                    async def told() -> bool:
+                    async def is_reported() -> bool:
                         report = await report_of(client, "bad")
                         return report.reason == "FilesUnusable" and str(error.strerror) in report.message
 
-                    await eventually(told, "the report says why")
+                    await eventually(is_reported, "the report says why")
 
 
 async def test_unexpected_error_fails_one_adapter(
@@ -185,18 +185,18 @@ async def test_unexpected_error_fails_one_adapter(
 ) -> None:
     path, load = adapter_files(tmp_path / "a"), Vllm.load
 
-    async def broken(engine: Vllm, name: str, path: str) -> Any:
+    async def failing_load(engine: Vllm, name: str, path: str) -> Any:
         if name == "odd":
             raise RecursionError("maximum recursion depth exceeded")
         return await load(engine, name, path)
 
-    monkeypatch.setattr(Vllm, "load", broken)
+    monkeypatch.setattr(Vllm, "load", failing_load)
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("odd", path))
-        assert (refused.value.code, refused.value.status) == ("InternalError", 500)
-        assert "RecursionError" in refused.value.message
+        assert (raised.value.code, raised.value.status) == ("InternalError", 500)
+        assert "RecursionError" in raised.value.message
         assert (await client.load(load_request("fine", path))).state is AdapterState.LOADED
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
         assert [record.getMessage() for record in errors] == ["adapter load failed unexpectedly adapter=odd"]
@@ -210,20 +210,20 @@ async def test_unload_that_breaks_is_tried_again(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, unload = adapter_files(tmp_path / "a"), Vllm.unload
-    broken = 0
+    attempts = 0
 
-    async def once(engine: Vllm, name: str) -> None:
-        nonlocal broken
-        broken += 1
-        if broken == 1:
+    async def fail_first(engine: Vllm, name: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
             raise OSError(24, "Too many open files")
         await unload(engine, name)
 
-    monkeypatch.setattr(Vllm, "unload", once)
+    monkeypatch.setattr(Vllm, "unload", fail_first)
     async with running_double() as double, sidecar(double) as client:
         await client.load(load_request("a", path))
         assert (await client.unload(UnloadRequest(lora_name="a"))).unloaded
-        assert broken == 2
+        assert attempts == 2
         assert double.adapters == {}
 
 
@@ -235,15 +235,15 @@ async def test_order_not_stored_leaves_failed_adapter_alone(sidecar: StartSideca
         before = await report_of(client, "bad")
         (tmp_path / "state.json").unlink()
         (tmp_path / "state.json").mkdir()
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.unload(UnloadRequest(lora_name="bad"))
-        assert refused.value.code == "NotStored"
-        looks = len(double.calls("/v1/models"))
+        assert raised.value.code == "NotStored"
+        polls = len(double.calls("/v1/models"))
 
-        async def looked() -> bool:
-            return len(double.calls("/v1/models")) >= looks + 3
+        async def is_polled_again() -> bool:
+            return len(double.calls("/v1/models")) >= polls + 3
 
-        await eventually(looked, "three looks later")
+        await eventually(is_polled_again, "three polls later")
         assert await report_of(client, "bad") == before
         assert len(double.calls(LOAD)) == 1
 

@@ -23,11 +23,11 @@ NOWHERE = "http://127.0.0.1:1"
 
 async def prepared(client: SidecarClient, name: str, state: str) -> PreparedReport:
     async def check() -> PreparedReport | None:
-        found = {report.lora_name: report.prepared for report in (await client.adapters()).adapters}.get(name)
-        return found if found is not None and found.state == state else None
+        prepared_report = {report.lora_name: report.prepared for report in (await client.adapters()).adapters}.get(name)
+        return prepared_report if prepared_report is not None and prepared_report.state == state else None
 
-    found: PreparedReport = await eventually(check, f"{name} is {state} ahead")
-    return found
+    prepared_report: PreparedReport = await eventually(check, f"{name} is {state} ahead")
+    return prepared_report
 
 
 async def test_switch_to_what_was_prepared_asks_no_source(
@@ -43,10 +43,10 @@ async def test_switch_to_what_was_prepared_asks_no_source(
         assert await served(double) == {"sql": first.lora_path}
         assert (await client.ready()).ready
 
-        async def both() -> bool:
+        async def are_on_disk() -> bool:
             return (await client.adapters()).on_disk == (old, new)
 
-        await eventually(both, "both are on disk")
+        await eventually(are_on_disk, "both are on disk")
         proxy.refuse = True
         report = await client.load(order("sql", new, revision="2", owner=OWNER))
         assert (report.state, report.held_revision, report.prepared, report.source) == ("Loaded", "2", None, new)
@@ -72,8 +72,8 @@ async def test_staged_files_removed_meanwhile_are_fetched_again(
 ) -> None:
     source = put(s3, "removed", adapter(tmp_path / "1"))
     async with sidecar(NOWHERE, downloads=downloads) as client:
-        ahead = await client.load(order("sql", source, prepare=True))
-        assert (ahead.state, ahead.reason, ahead.owner) == ("Pending", "Prepared", None)
+        staging = await client.load(order("sql", source, prepare=True))
+        assert (staging.state, staging.reason, staging.owner) == ("Pending", "Prepared", None)
     (folder,) = [path.parent for path in downloads.root.rglob("adapter_config.json")]
     folder.rename(tmp_path / "away")
     async with sidecar(NOWHERE, downloads=downloads) as client:
@@ -97,9 +97,9 @@ async def test_switch_before_all_is_fetched_resumes_the_download(
         assert (download.state, download.attempts) == ("Succeeded", 1)
 
 
-@pytest.mark.parametrize("how", ["unload", "another"])
+@pytest.mark.parametrize("method", ["unload", "another"])
 async def test_prepare_that_is_dropped_ends_its_download(
-    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path, how: str
+    sidecar: StartSidecar, s3: S3Server, downloads: DownloadSettings, proxy: Proxy, tmp_path: Path, method: str
 ) -> None:
     slow = put(s3, "dropped", adapter(tmp_path / "1", padding=5_000_000))
     proxy.rate = 100_000
@@ -107,17 +107,17 @@ async def test_prepare_that_is_dropped_ends_its_download(
     async with sidecar(NOWHERE, downloads=downloads) as client:
         await client.load(order("sql", slow, prepare=True, wait=0))
         await prepared(client, "sql", "Downloading")
-        if how == "unload":
+        if method == "unload":
             assert (await client.unload(UnloadRequest(lora_name="sql"))).unloaded
             assert (await client.adapters()).adapters == ()
         else:
             adapter(local)
             await client.load(order("sql", "pvc://two", prepare=True))
 
-        async def nobody() -> bool:
+        async def is_cancelled() -> bool:
             return not workers()
 
-        await eventually(nobody, "the download of what nobody wants ends")
+        await eventually(is_cancelled, "the download of what nobody wants ends")
 
 
 async def test_missing_source_fails_staging_and_old_weights_answer(
@@ -126,9 +126,9 @@ async def test_missing_source_fails_staging_and_old_weights_answer(
     old = put(s3, "stays", adapter(tmp_path / "1"))
     async with running_double() as double, sidecar(double, downloads=downloads) as client:
         await client.load(order("sql", old, revision="1"))
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(order("sql", "s3://adapters/nothing", revision="2", prepare=True))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (404, "SourceNotFound", False)
+        assert (raised.value.status, raised.value.code, raised.value.retryable) == (404, "SourceNotFound", False)
         report = await settle(client, "sql", "Loaded")
         assert report.prepared is not None
         assert (report.prepared.state, report.prepared.reason) == ("Failed", "SourceNotFound")
@@ -144,9 +144,9 @@ async def test_staging_an_undesired_adapter_gates_and_loads_nothing(
         assert (report.state, report.reason, report.owner, report.lora_path) == ("Pending", "Prepared", OWNER, None)
         assert (await client.ready()).ready
         assert await served(double) == {}
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(order("sql", source))
-        assert (refused.value.status, refused.value.code) == (409, "Conflict")
+        assert (raised.value.status, raised.value.code) == (409, "Conflict")
         assert (await client.load(order("sql", source, owner=OWNER))).state == "Loaded"
 
 
@@ -157,7 +157,7 @@ async def test_required_adapter_is_loaded_when_its_credentials_come(
         config = {"hf_endpoint": hub.url}
         awaited = order("sql", "team/adapter", owner=OWNER, revision="1", config=json.dumps(config))
         awaited = awaited.model_copy(update={"expects_credentials": True})
-        told = order(
+        with_credentials = order(
             "sql",
             "team/adapter",
             owner=OWNER,
@@ -175,7 +175,7 @@ async def test_required_adapter_is_loaded_when_its_credentials_come(
 
                 await eventually(waits, "the pod waits for its credentials")
                 assert (await client.downloads()).downloads == ()
-                report = await client.load(told)
+                report = await client.load(with_credentials)
                 assert (report.state, report.credentials_revision) == ("Loaded", "7")
                 assert report.required
                 assert (await client.ready()).ready
@@ -190,11 +190,11 @@ async def test_required_adapter_is_loaded_when_its_credentials_come(
             sidecar(double, downloads=downloads, required_adapters=(awaited,)) as client,
         ):
 
-            async def missed() -> bool:
+            async def is_missing() -> bool:
                 return (await settle(client, "sql", "Pending")).reason == "CredentialsMissing"
 
-            await eventually(missed, "its credentials are missing")
-            assert (await client.load(told)).state == "Loaded"
+            await eventually(is_missing, "its credentials are missing")
+            assert (await client.load(with_credentials)).state == "Loaded"
     assert not [name for name, body in contents(tmp_path).items() if TOKEN.encode() in body]
 
 
@@ -207,14 +207,14 @@ async def test_sources_on_disk_are_known_after_restart_until_removed(
             await client.load(order(source.rpartition("/")[2], source, prepare=True))
             await client.unload(UnloadRequest(lora_name=source.rpartition("/")[2]))
 
-    async def known(client: SidecarClient, expected: list[str]) -> None:
+    async def wait_until_on_disk(client: SidecarClient, expected: list[str]) -> None:
         async def check() -> bool:
             return list((await client.adapters()).on_disk) == expected
 
         await eventually(check, f"{expected} is on disk")
 
     async with sidecar(NOWHERE, downloads=downloads) as client:
-        await known(client, sources)
+        await wait_until_on_disk(client, sources)
         polled = (await client.adapters()).revision
         folder = next(path.parent for path in downloads.root.rglob("adapter_config.json") if "known-1" in str(path))
         folder.rename(tmp_path / "away")
@@ -222,4 +222,4 @@ async def test_sources_on_disk_are_known_after_restart_until_removed(
         changed = asyncio.create_task(client.adapters(polled, wait=20))
         await client.load(order("other", sources[0], prepare=True))
         await changed
-        await known(client, [sources[0], sources[2]])
+        await wait_until_on_disk(client, [sources[0], sources[2]])

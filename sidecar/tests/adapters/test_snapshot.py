@@ -28,17 +28,17 @@ FETCHED = wanted("a", "", origin=Origin("s3://bucket/a"), revision="1")
 
 def test_ended_action_leaves_nothing_of_itself() -> None:
     before = AdapterSnapshot(desired(wanted("a")), engine())
-    asked = with_asked(with_started(before, Load(wanted("a"), "why")), A, 1.0)
-    assert (asked.running.keys(), asked.asked_at) == ({A}, {A: 1.0})
-    assert with_ended(asked, A) == before
+    running = with_asked(with_started(before, Load(wanted("a"), "why")), A, 1.0)
+    assert (running.running.keys(), running.asked_at) == ({A}, {A: 1.0})
+    assert with_ended(running, A) == before
     assert with_ended(before, A) is before
 
 
 def test_credentials_of_one_slot_do_not_touch_the_other() -> None:
-    both = with_credentials(AdapterSnapshot(Desired(), credentials={STAGED: {"k": "1"}}), A, {"k": "2"})
-    assert both.credentials == {A: {"k": "2"}, STAGED: {"k": "1"}}
-    assert with_credentials(both, A, {}).credentials == {STAGED: {"k": "1"}}
-    assert "'2'" not in repr(both), "a snapshot may be logged"
+    snapshot = with_credentials(AdapterSnapshot(Desired(), credentials={STAGED: {"k": "1"}}), A, {"k": "2"})
+    assert snapshot.credentials == {A: {"k": "2"}, STAGED: {"k": "1"}}
+    assert with_credentials(snapshot, A, {}).credentials == {STAGED: {"k": "1"}}
+    assert "'2'" not in repr(snapshot), "a snapshot may be logged"
 
 
 def test_progress_of_what_is_staged_outlives_the_engine() -> None:
@@ -71,7 +71,7 @@ def test_fetch_is_outdated_once_other_files_are_desired() -> None:
     assert not is_outdated(AdapterSnapshot(Desired()), Load(FETCHED, "why"))
 
 
-def test_paths_in_use_are_those_listed_and_of_actions_under_way() -> None:
+def test_paths_in_use_are_listed_or_of_running_actions() -> None:
     spec = wanted("b", "/new")
     spec = replace(spec, held=LoadedWeights("/old", None))
     snapshot = AdapterSnapshot(

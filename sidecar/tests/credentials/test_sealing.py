@@ -58,13 +58,13 @@ class Pod:
         headers = {"authorization": f"Patio-Proof {proof}", "content-type": "application/json"}
         return await client.post(target, content=body, headers=headers)
 
-    async def shaken(self) -> HandshakeAnswer:
+    async def handshake(self) -> HandshakeAnswer:
         """Make a handshake from outside, and see that it is good."""
-        mine = new_key()
-        response = await self.signed(self.outside, HANDSHAKE_PATH, body_of(HandshakeRequest(key=mine.public)))
+        key = new_key()
+        response = await self.signed(self.outside, HANDSHAKE_PATH, body_of(HandshakeRequest(key=key.public)))
         assert response.status_code == 200, response.text
         answer = HandshakeAnswer.model_validate_json(response.content)
-        text = TokenText.model_validate_json(open_box(answer.proof, mine, answer.key) or b"")
+        text = TokenText.model_validate_json(open_box(answer.proof, key, answer.key) or b"")
         assert (text.pod, text.token) == (POD, self.token.read_text().strip())
         assert self.token.read_text().strip() not in response.text
         return answer
@@ -114,9 +114,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def sealed(order: LoadRequest, key: str, **config: str) -> LoadRequest:
     text = CredentialsText(pod=POD, order=order_digest(order), config=config)
-    shut = seal(text.model_dump_json().encode(), key)
-    assert shut is not None
-    return order.model_copy(update={"sealed_credentials": sealed_field(key, shut)})
+    box = seal(text.model_dump_json().encode(), key)
+    assert box is not None
+    return order.model_copy(update={"sealed_credentials": sealed_field(key, box)})
 
 
 JSON = {"content-type": "application/json"}
@@ -139,8 +139,8 @@ async def test_unsigned_caller_gets_the_token_from_nowhere(tmp_path: Path, enfor
                 response = await client.request(method, HANDSHAKE_PATH, content=body, headers=JSON)
                 assert response.status_code in ((401,) if method == "POST" else (401, 405)), method
                 assert "proof" not in response.text
-            drained = {"authorization": "Patio-Drain word"}
-            assert (await client.post(HANDSHAKE_PATH, content=body, headers=drained)).status_code == 401
+            headers = {"authorization": "Patio-Drain word"}
+            assert (await client.post(HANDSHAKE_PATH, content=body, headers=headers)).status_code == 401
             for path in SPELLINGS:
                 response = await client.post(path, content=body, headers=JSON)
                 assert "proof" not in response.text, path
@@ -149,12 +149,12 @@ async def test_unsigned_caller_gets_the_token_from_nowhere(tmp_path: Path, enfor
 
 async def test_signed_caller_gets_the_token_as_it_is_now(tmp_path: Path) -> None:
     async with started(NOBODY, tmp_path) as pod:
-        first = await pod.shaken()
+        first = await pod.handshake()
         pod.token.write_text("another-token-by-now")
-        second = await pod.shaken()
+        second = await pod.handshake()
         assert first.key == second.key, "one key for the life of the process"
     async with started(NOBODY, tmp_path) as pod:
-        assert (await pod.shaken()).key != first.key
+        assert (await pod.handshake()).key != first.key
 
 
 async def test_handshake_with_no_key_is_rejected(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_sealed_credentials_reach_the_source_and_nothing_else(
         config = json.dumps({"hf_endpoint": hub.url})
         order = LoadRequest(lora_name="sql", source="hf://team/adapter", config=config, owner="me", wait=0)
         async with running_double(engine="vllm") as double, started(double, tmp_path) as pod:
-            key = (await pod.shaken()).key
+            key = (await pod.handshake()).key
             body = body_of(sealed(order, key, hf_token=TOKEN))
             assert TOKEN.encode() not in body
             response = await pod.signed(pod.outside, LOAD, body)
@@ -207,23 +207,23 @@ async def test_sealed_credentials_reach_the_source_and_nothing_else(
                 return bool(report["state"] == "Loaded")
 
             await eventually(loaded, "it is loaded")
-            told = (await pod.inside.get("/v1/lora_adapters")).text + (await pod.inside.get("/v1/downloads")).text
+            answers = (await pod.inside.get("/v1/lora_adapters")).text + (await pod.inside.get("/v1/downloads")).text
         stored = repr(contents(tmp_path))
-        for text in (told, stored, caplog.text, response.text):
+        for text in (answers, stored, caplog.text, response.text):
             assert TOKEN not in text
 
 
 async def test_credentials_for_another_start_or_order_change_nothing(tmp_path: Path) -> None:
     order = LoadRequest(lora_name="sql", source="s3://bucket/sql", owner="me", wait=0)
     async with started(NOBODY, tmp_path) as pod:
-        before = sealed(order, (await pod.shaken()).key, access_key="a", secret_key="b")
-        other = before.model_copy(update={"source": "s3://anothers/sql"})
+        sealed_order = sealed(order, (await pod.handshake()).key, access_key="a", secret_key="b")
+        other = sealed_order.model_copy(update={"source": "s3://anothers/sql"})
         # From inside the pod, where no signature is asked for: a container that saw the order go by.
         response = await pod.inside.post(LOAD, content=body_of(other), headers=JSON)
         assert (response.status_code, response.json()["error"]["code"]) == (409, "SealedInvalid")
         assert (await pod.inside.get("/v1/lora_adapters")).json()["adapters"] == []
     async with started(NOBODY, tmp_path) as pod:
-        response = await pod.signed(pod.outside, LOAD, body_of(before))
+        response = await pod.signed(pod.outside, LOAD, body_of(sealed_order))
         error = response.json()["error"]
         assert (response.status_code, error["code"], error["retryable"]) == (409, "SealedForAnother", True)
         assert (await pod.inside.get("/v1/lora_adapters")).json()["adapters"] == []

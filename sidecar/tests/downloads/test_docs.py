@@ -18,8 +18,8 @@ def test_every_status_of_a_download_is_explained() -> None:
 
 
 def test_every_word_of_an_order_and_of_a_report_is_explained() -> None:
-    words = [*DownloadRequest.model_fields, *SECRET_KEYS, *OPTION_KEYS, *DownloadState]
-    assert [word for word in words if f"`{word}`" not in TEXT] == []
+    terms = [*DownloadRequest.model_fields, *SECRET_KEYS, *OPTION_KEYS, *DownloadState]
+    assert [term for term in terms if f"`{term}`" not in TEXT] == []
     assert [kind for kind in SourceKind if f"{kind}://" not in TEXT] == []
 
 

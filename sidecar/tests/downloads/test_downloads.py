@@ -60,7 +60,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setattr("patio.downloads.downloads.FIRST_PAUSE", 0.02)
 
     @contextlib.asynccontextmanager
-    async def run(registry: CollectorRegistry | None = None, **settings: Any) -> AsyncIterator[Downloads]:
+    async def run_downloads(registry: CollectorRegistry | None = None, **settings: Any) -> AsyncIterator[Downloads]:
         ids = itertools.count()
         settings = {"root": tmp_path / "root", "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, **settings}
         downloads = Downloads(
@@ -80,7 +80,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
                 await running
             assert workers() == []
 
-    return run
+    return run_downloads
 
 
 def request(source: str, *, output_dir: Path | None = None, **config: str) -> DownloadRequest:
@@ -121,7 +121,7 @@ def files(folder: str | None) -> dict[str, bytes]:
     }
 
 
-def there(folder: str | None) -> bool:
+def exists(folder: str | None) -> bool:
     return folder is not None and Path(folder).is_dir()
 
 
@@ -134,8 +134,8 @@ async def test_folder_of_a_bucket_lands_under_its_revision(start: Start, s3: S3S
         assert Path(str(report.folder)).parent.parent == tmp_path / "root"
         assert (report.files_done, report.files_total) == (3, 3)
         assert report.bytes_done == report.bytes_total == report.bytes_fetched == sum(map(len, ADAPTER.values()))
-        again = await fetched(downloads, request("s3://lands/loras/sql"))
-        assert (again.folder, again.bytes_fetched, again.id == report.id) == (report.folder, 0, False)
+        repeated = await fetched(downloads, request("s3://lands/loras/sql"))
+        assert (repeated.folder, repeated.bytes_fetched, repeated.id == report.id) == (report.folder, 0, False)
 
 
 async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, s3: S3Server, proxy: Proxy) -> None:
@@ -150,20 +150,20 @@ async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, 
 
         for share in (0.3, 0.6):
 
-            async def far_enough(share: float = share) -> bool:
+            async def has_share(share: float = share) -> bool:
                 return bytes_done() > share * SIZE and bool(workers())
 
-            await eventually(far_enough, f"{share:.0%} are there")
+            await eventually(has_share, f"{share:.0%} are there")
             kill_worker()
         proxy.rate = None
         async with asyncio.timeout(120):
             await downloads.ended(report.id)
-        done = downloads.report(report.id)
-        assert done is not None
-        assert done.state is DownloadState.SUCCEEDED, done
-        assert done.attempts == 3
-        got = files(done.folder)["model.safetensors"]
-        assert hashlib.sha256(got).hexdigest() == hashlib.sha256(big).hexdigest()
+        report_at_end = downloads.report(report.id)
+        assert report_at_end is not None
+        assert report_at_end.state is DownloadState.SUCCEEDED, report_at_end
+        assert report_at_end.attempts == 3
+        body_fetched = files(report_at_end.folder)["model.safetensors"]
+        assert hashlib.sha256(body_fetched).hexdigest() == hashlib.sha256(big).hexdigest()
         assert proxy.received < 1.1 * SIZE
 
 
@@ -178,7 +178,7 @@ async def test_connection_that_breaks_goes_on_where_it_was(start: Start, s3: S3S
         assert report.bytes_fetched < len(body) + 1024
 
 
-async def test_source_out_of_reach_is_tried_again_and_then_given_up(start: Start, proxy: Proxy) -> None:
+async def test_unreachable_source_is_retried_then_fails(start: Start, proxy: Proxy) -> None:
     proxy.refuse = True
     async with start(endpoint=proxy.url) as downloads:
         report = await failed(downloads, request("s3://nowhere/m"))
@@ -205,18 +205,18 @@ async def test_object_changed_meanwhile_is_never_mixed(
         proxy.rate = 4 * MEGABYTE
         report = downloads.order(request("s3://changes/m"))
 
-        async def begun() -> bool:
+        async def has_begun() -> bool:
             return (downloads.report(report.id) or report).bytes_done > MEGABYTE
 
-        await eventually(begun, "it is under way")
+        await eventually(has_begun, "the download has begun")
         s3.put("changes", {"m/model.safetensors": new})
         kill_worker()
         proxy.rate = None
         async with asyncio.timeout(DEADLINE):
             await downloads.ended(report.id)
-        done = downloads.report(report.id)
-        assert done is not None
-        assert files(done.folder) == {"model.safetensors": new}
+        report_at_end = downloads.report(report.id)
+        assert report_at_end is not None
+        assert files(report_at_end.folder) == {"model.safetensors": new}
         assert not [name for name in below(tmp_path / "root") if ".partial" in name]
 
 
@@ -232,7 +232,7 @@ def test_replaced_object_is_noticed_when_it_is_read(s3: S3Server) -> None:
     assert changed.value.transient
 
 
-def test_obs_is_asked_by_bucket_host_and_other_s3_by_path() -> None:
+def test_obs_is_addressed_by_bucket_host_and_other_s3_by_path() -> None:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
 
     def url(source: str, **config: str) -> str:
@@ -264,8 +264,8 @@ async def test_hostile_bucket_writes_nothing_outside_its_place(
 ) -> None:
     bucket = f"hostile-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     s3.put(bucket, {"m/model.safetensors": b"good"})
-    stored = s3.client.list_objects_v2(Bucket=bucket)
-    assert len(stored["Contents"]) == 1
+    listing = s3.client.list_objects_v2(Bucket=bucket)
+    assert len(listing["Contents"]) == 1
     # Not through the client, which would tidy the name up.
     from moto.s3.models import s3_backends
 
@@ -309,9 +309,9 @@ async def test_same_order_twice_is_one_download(start: Start, s3: S3Server, prox
 async def test_two_sidecars_on_one_volume_fetch_it_once(start: Start, s3: S3Server, proxy: Proxy) -> None:
     s3.put("volume", {"m/model.safetensors": content(2 * MEGABYTE)})
     proxy.rate = 4 * MEGABYTE
-    async with start(endpoint=proxy.url) as one, start(endpoint=proxy.url) as two:
+    async with start(endpoint=proxy.url) as first_sidecar, start(endpoint=proxy.url) as second_sidecar:
         first, second = await asyncio.gather(
-            fetched(one, request("s3://volume/m")), fetched(two, request("s3://volume/m"))
+            fetched(first_sidecar, request("s3://volume/m")), fetched(second_sidecar, request("s3://volume/m"))
         )
         assert first.folder == second.folder
         assert sorted([first.bytes_fetched, second.bytes_fetched]) == [0, 2 * MEGABYTE]
@@ -324,20 +324,20 @@ async def test_cancelled_download_leaves_no_worker_and_resumes(start: Start, s3:
         proxy.rate = 2 * MEGABYTE
         report = downloads.order(request("s3://cancelled/m"))
 
-        async def begun() -> bool:
+        async def has_begun() -> bool:
             return (downloads.report(report.id) or report).bytes_done > MEGABYTE
 
-        await eventually(begun, "it is under way")
+        await eventually(has_begun, "the download has begun")
         cancelled = await downloads.cancel(report.id)
         assert cancelled is not None
         assert cancelled.state is DownloadState.CANCELLED
         assert workers() == []
         proxy.rate = None
-        again = await fetched(downloads, request("s3://cancelled/m"))
-        assert again.bytes_fetched < 3.1 * MEGABYTE
-        assert files(again.folder)["model.safetensors"] == body
-        assert await downloads.cancel(again.id) is not None
-        assert downloads.report(again.id) is None
+        resumed = await fetched(downloads, request("s3://cancelled/m"))
+        assert resumed.bytes_fetched < 3.1 * MEGABYTE
+        assert files(resumed.folder)["model.safetensors"] == body
+        assert await downloads.cancel(resumed.id) is not None
+        assert downloads.report(resumed.id) is None
 
 
 async def test_download_that_was_cancelled_before_it_began_has_ended(start: Start, s3: S3Server) -> None:
@@ -348,7 +348,7 @@ async def test_download_that_was_cancelled_before_it_began_has_ended(start: Star
         assert cancelled.state is DownloadState.CANCELLED
 
 
-async def test_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, proxy: Proxy) -> None:
+async def test_worker_that_is_cancelled_while_it_starts_ends(start: Start, proxy: Proxy) -> None:
     async with start(endpoint=proxy.url) as downloads:
         for turns in range(12):
             report = downloads.order(request(f"s3://bucket/{turns}"))
@@ -360,7 +360,7 @@ async def test_worker_that_is_cancelled_while_it_starts_is_gone(start: Start, pr
             assert workers() == []
 
 
-async def test_leaving_waiter_ends_download_unless_others_want_it(start: Start, s3: S3Server, proxy: Proxy) -> None:
+async def test_leaving_waiter_ends_download_unless_others_wait(start: Start, s3: S3Server, proxy: Proxy) -> None:
     s3.put("leaving", {"m/model.safetensors": content(4 * MEGABYTE)})
     async with start(endpoint=proxy.url) as downloads:
         proxy.rate = MEGABYTE
@@ -397,56 +397,56 @@ async def test_space_is_made_from_unused_revisions_only(start: Start, s3: S3Serv
     for name in ("one", "two", "three"):
         s3.put("room", {f"{name}/model.safetensors": content(MEGABYTE, seed=len(name))})
     async with start(endpoint=s3.url, limit=int(2.5 * MEGABYTE)) as downloads:
-        one, two = [(await fetched(downloads, request(f"s3://room/{name}"))).folder for name in ("one", "two")]
-        assert await downloads.pin(str(one))
-        three = (await fetched(downloads, request("s3://room/three"))).folder
-        assert [there(folder) for folder in (one, two, three)] == [True, False, True]
+        pinned, unused = [(await fetched(downloads, request(f"s3://room/{name}"))).folder for name in ("one", "two")]
+        assert await downloads.pin(str(pinned))
+        newest = (await fetched(downloads, request("s3://room/three"))).folder
+        assert [exists(folder) for folder in (pinned, unused, newest)] == [True, False, True]
 
 
 async def test_older_revision_is_removed_when_only_newer_is_used(start: Start, s3: S3Server) -> None:
     s3.put("older", {"m/model.safetensors": b"one"})
-    async with start(endpoint=s3.url) as mine, start(endpoint=s3.url) as others:
-        one = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.set_in_use({one})
-        assert await others.pin(one)
+    async with start(endpoint=s3.url) as own, start(endpoint=s3.url) as neighbour:
+        first = str((await fetched(own, request("s3://older/m"))).folder)
+        own.set_in_use({first})
+        assert await neighbour.pin(first)
         s3.put("older", {"m/model.safetensors": b"two"})
-        two = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.set_in_use({one, two})
-        assert await mine.pin(two)
-        mine.set_in_use({two})
+        second = str((await fetched(own, request("s3://older/m"))).folder)
+        own.set_in_use({first, second})
+        assert await own.pin(second)
+        own.set_in_use({second})
         s3.put("older", {"m/model.safetensors": b"three"})
-        three = str((await fetched(mine, request("s3://older/m"))).folder)
-        mine.set_in_use({three})
+        third = str((await fetched(own, request("s3://older/m"))).folder)
+        own.set_in_use({third})
 
-        async def two_is_gone() -> bool:
-            return not there(two)
+        async def is_removed() -> bool:
+            return not exists(second)
 
-        await eventually(two_is_gone, "the second revision is removed")
-        assert there(one), "the other sidecar has it"
-        assert there(three)
-        assert not await mine.pin(two)
+        await eventually(is_removed, "the second revision is removed")
+        assert exists(first), "the other sidecar has it"
+        assert exists(third)
+        assert not await own.pin(second)
 
 
 async def test_output_dir_shows_one_revision_and_keeps_other_files(start: Start, s3: S3Server, tmp_path: Path) -> None:
-    shown = tmp_path / "models" / "phi"
-    shown.mkdir(parents=True)
-    (shown / "notes.txt").write_text("mine")
-    (shown / "config.json").write_text("replaced by the source's")
+    output_dir = tmp_path / "models" / "phi"
+    output_dir.mkdir(parents=True)
+    (output_dir / "notes.txt").write_text("mine")
+    (output_dir / "config.json").write_text("replaced by the source's")
     first = {"config.json": b"1", "a/model.safetensors": b"one", "old.json": b"{}"}
     second = {"config.json": b"2", "a/model.safetensors": b"two", "b/new.json": b"{}"}
     async with start(endpoint=s3.url, other_roots=(tmp_path / "models",)) as downloads:
         s3.put("shown", {f"m/{name}": body for name, body in first.items()})
-        report = await fetched(downloads, request("s3://shown/m", output_dir=shown))
-        assert report.path == str(shown)
+        report = await fetched(downloads, request("s3://shown/m", output_dir=output_dir))
+        assert report.path == str(output_dir)
         assert files(report.folder) == first
-        assert files(str(shown)) == first | {"notes.txt": b"mine"}
-        older = report.folder
+        assert files(str(output_dir)) == first | {"notes.txt": b"mine"}
+        older_folder = report.folder
         s3.client.delete_object(Bucket="shown", Key="m/old.json")
         s3.put("shown", {f"m/{name}": body for name, body in second.items()})
-        report = await fetched(downloads, request("s3://shown/m", output_dir=shown))
-        assert files(str(shown)) == second | {"notes.txt": b"mine"}
-        assert not (shown / "old.json").is_symlink()
-        assert not there(older)
+        report = await fetched(downloads, request("s3://shown/m", output_dir=output_dir))
+        assert files(str(output_dir)) == second | {"notes.txt": b"mine"}
+        assert not (output_dir / "old.json").is_symlink()
+        assert not exists(older_folder)
 
 
 async def test_links_out_of_the_roots_are_not_followed(start: Start, s3: S3Server, tmp_path: Path) -> None:
@@ -516,9 +516,9 @@ async def test_repository_is_fetched_by_commit_token_stays_with_hub(start: Start
             report = await fetched(downloads, request("team/adapter"))
             assert files(report.folder) == ADAPTER
             assert report.revision == hub.commit
-        elsewhere = [headers for _, path, headers in hub.calls if path.startswith("cdn")]
-        assert len(elsewhere) == 1
-        assert not [headers for headers in elsewhere if TOKEN in str(headers)]
+        cdn_headers = [headers for _, path, headers in hub.calls if path.startswith("cdn")]
+        assert len(cdn_headers) == 1
+        assert not [headers for headers in cdn_headers if TOKEN in str(headers)]
 
 
 async def test_folder_of_a_repository_at_a_revision(start: Start) -> None:
@@ -535,12 +535,12 @@ async def test_folder_of_a_repository_at_a_revision(start: Start) -> None:
 
 
 async def test_token_for_one_hub_is_not_sent_to_another(start: Start) -> None:
-    with running_hub(ADAPTER) as mine, running_hub(ADAPTER) as other:
-        async with start(hf_endpoint=mine.url, hf_token=TOKEN) as downloads:
-            await fetched(downloads, request("team/adapter", hf_endpoint=other.url))
+    with running_hub(ADAPTER) as own_hub, running_hub(ADAPTER) as other_hub:
+        async with start(hf_endpoint=own_hub.url, hf_token=TOKEN) as downloads:
+            await fetched(downloads, request("team/adapter", hf_endpoint=other_hub.url))
             await fetched(downloads, request("team/adapter"))
-        assert TOKEN in str(mine.calls)
-        assert TOKEN not in str(other.calls)
+        assert TOKEN in str(own_hub.calls)
+        assert TOKEN not in str(other_hub.calls)
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ async def test_source_rejected_by_the_hub_is_not_requested_again(
         assert len(hub.calls) == 1
 
 
-async def test_hub_that_is_busy_or_broken_is_asked_again(start: Start) -> None:
+async def test_busy_or_failing_hub_is_retried(start: Start) -> None:
     with running_hub(ADAPTER, faults=[(429, {"Retry-After": "0"}), (502, {}), (503, {})]) as hub:
         async with start(hf_endpoint=hub.url) as downloads:
             report = await fetched(downloads, request("team/adapter"))
@@ -590,14 +590,14 @@ async def test_hub_file_resumes_by_range_and_restarts_without_ranges(start: Star
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 async def test_file_with_another_hash_never_gets_its_name(start: Start, tmp_path: Path, name: str) -> None:
     with running_hub({"model.safetensors": content(1000), "config.json": b"{}"}) as hub:
-        hub.lists = {each: hub.sibling(each) for each in hub.files}
+        hub.lists = {file: hub.sibling(file) for file in hub.files}
         hub.files[name] = bytes(len(hub.files[name]))
         hub.fixed_commit = "c" * 40
         async with start(hf_endpoint=hub.url) as downloads:
             report = await failed(downloads, request("team/adapter"))
             assert report.error is not None
             assert (report.error.code, report.attempts) == ("DownloadCorrupt", 2)
-    assert not [each for each in below(tmp_path) if each.endswith(name)]
+    assert not [file for file in below(tmp_path) if file.endswith(name)]
 
 
 @pytest.mark.parametrize("name", ["../../escape.json", "/tmp/escape.json", "a/../../escape.json", "a\\..\\b.json"])
@@ -607,7 +607,7 @@ async def test_hostile_repository_writes_nothing(start: Start, tmp_path: Path, n
             report = await failed(downloads, request("team/adapter"))
             assert report.error is not None
             assert report.error.code == "SourceRejected"
-    assert not [each for each in below(tmp_path) if "escape" in each or each.endswith(".json")]
+    assert not [file for file in below(tmp_path) if "escape" in file or file.endswith(".json")]
 
 
 async def test_volume_is_used_in_place_and_copied_on_request(start: Start, tmp_path: Path) -> None:
@@ -616,14 +616,14 @@ async def test_volume_is_used_in_place_and_copied_on_request(start: Start, tmp_p
         (volume / "sql" / name).parent.mkdir(parents=True, exist_ok=True)
         (volume / "sql" / name).write_bytes(body)
     (volume / "sql" / "link.json").symlink_to("blobs/x.json")
-    everything = {**ADAPTER, "blobs/x.json": b"{}", "link.json": b"{}"}
+    bodies = {**ADAPTER, "blobs/x.json": b"{}", "link.json": b"{}"}
     async with start(other_roots=(volume,)) as downloads:
         for source in ("pvc://sql", f"pvc://{volume}/sql", f"file://{volume}/sql"):
             report = await fetched(downloads, request(source))
             assert (report.folder, report.bytes_fetched) == (f"{volume}/sql", 0)
         report = await fetched(downloads, request("pvc://sql", output_dir=volume / "copy"))
-        assert files(report.folder) == everything
-        assert files(str(volume / "copy")) == everything
+        assert files(report.folder) == bodies
+        assert files(str(volume / "copy")) == bodies
         (volume / "sql" / "out.json").symlink_to("/etc/hostname")
         for order in (request("file:///etc"), request("pvc://sql", output_dir=volume / "copy")):
             report = await failed(downloads, order)
@@ -649,9 +649,9 @@ async def test_no_more_than_so_many_are_queued(start: Start, proxy: Proxy, monke
         for index in range(4):
             downloads.order(request(f"s3://bucket/{index}"))
         downloads.order(request("s3://bucket/0"))
-        with pytest.raises(DownloadError) as refused:
+        with pytest.raises(DownloadError) as raised:
             downloads.order(request("s3://bucket/4"))
-        assert (refused.value.reason, refused.value.retryable) == (DownloadReason.TOO_MANY, True)
+        assert (raised.value.reason, raised.value.retryable) == (DownloadReason.TOO_MANY, True)
 
 
 def place(downloads_root: Path, s3: S3Server, bucket: str) -> Path:
@@ -668,52 +668,58 @@ async def test_folders_that_others_write_to_take_no_turn(start: Start, s3: S3Ser
                 folder = place(tmp_path / "root", s3, name)
                 folder.mkdir(parents=True)
                 stack.enter_context(locked(folder / ".lock"))
-            waiting = [asyncio.create_task(fetched(downloads, request(f"s3://{name}/m"))) for name in names]
+            fetches = [asyncio.create_task(fetched(downloads, request(f"s3://{name}/m"))) for name in names]
 
             async def all_wait() -> bool:
-                found = [one for one in downloads.reports() if one.state is DownloadState.WAITING]
-                return len(found) == WORKERS and all("another process" in one.message for one in found)
+                waiting_reports = [
+                    waiting_report
+                    for waiting_report in downloads.reports()
+                    if waiting_report.state is DownloadState.WAITING
+                ]
+                return len(waiting_reports) == WORKERS and all(
+                    "another process" in waiting_report.message for waiting_report in waiting_reports
+                )
 
             await eventually(all_wait, "the others wait for their folders")
             await fetched(downloads, request("s3://open/m"))
             assert workers() == []
-        for report in await asyncio.gather(*waiting):
+        for report in await asyncio.gather(*fetches):
             assert report.attempts == 1
 
 
 async def test_disk_that_fails_ends_nothing(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("stale", {"m/model.safetensors": b"one"})
     monkeypatch.setattr("patio.downloads.downloads.DISK_RETRY_SECONDS", 0.01)
-    settled: list[object] = []
+    attempts: list[object] = []
     sync = Pins.sync
 
-    def broken(holds: Pins, wanted: Any) -> None:
-        settled.append(wanted)
-        if len(settled) < 3:
+    def failing_sync(holds: Pins, folders: Any) -> None:
+        attempts.append(folders)
+        if len(attempts) < 3:
             raise OSError(errno.ESTALE, "Stale file handle")
-        sync(holds, wanted)
+        sync(holds, folders)
 
-    monkeypatch.setattr(Pins, "sync", broken)
+    monkeypatch.setattr(Pins, "sync", failing_sync)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://stale/m"))).folder)
         downloads.set_in_use({folder})
 
-        async def known() -> bool:
-            return len(settled) >= 3 and bool(downloads.on_disk())
+        async def is_known() -> bool:
+            return len(attempts) >= 3 and bool(downloads.on_disk())
 
-        await eventually(known, "the disk is looked at again until it answers")
+        await eventually(is_known, "the disk is looked at again until it answers")
 
 
 async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("beside", {"m/model.safetensors": b"one"})
     answer = threading.Event()
 
-    def hung(folder: Path) -> bool:
+    def hung_is_there(folder: Path) -> bool:
         if "hung" in str(folder):
             answer.wait(2 * DEADLINE)
         return is_there(folder)
 
-    monkeypatch.setattr("patio.downloads.downloads.is_there", hung)
+    monkeypatch.setattr("patio.downloads.downloads.is_there", hung_is_there)
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
         hanging = asyncio.create_task(downloads.pin("/hung/volume"))
@@ -726,8 +732,8 @@ async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, m
 async def test_object_is_distinguished_from_a_folder(start: Start, s3: S3Server) -> None:
     s3.put("objects", {"test/churn": b"x", "test/churn-logs": b"y"})
     async with start(endpoint=s3.url) as downloads:
-        for folder, words in (("test/churn", "is an object, not a folder"), ("none", "s3://objects/none at")):
+        for folder, message in (("test/churn", "is an object, not a folder"), ("none", "s3://objects/none at")):
             report = await failed(downloads, request(f"s3://objects/{folder}"))
             assert report.error is not None
             assert report.error.code == "SourceNotFound"
-            assert words in report.error.message
+            assert message in report.error.message

@@ -62,7 +62,7 @@ def test_addresses_of_the_machine_are_known_however_written(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["169.253.0.1", "10.0.0.1", "127.0.0.1", "::1", "fd00::7", "s3.example.com", "", "x"])
-def test_other_hosts_may_be_asked(host: str) -> None:
+def test_other_hosts_may_be_called(host: str) -> None:
     assert not is_never_asked(host)
 
 
@@ -104,26 +104,26 @@ BUCKET = Source(SourceKind.S3, "bucket", "m")
 REPOSITORY = Source(SourceKind.HF, "team/adapter", "")
 
 
-async def fault(one: Job, environ: Mapping[str, str] | None = None) -> DownloadError:
+async def fault(job: Job, environ: Mapping[str, str] | None = None) -> DownloadError:
     """Run a worker, and return what it could not do."""
     with pytest.raises(DownloadError) as raised:
-        await run_worker(one, {"PATH": os.environ["PATH"], **(environ or {})}, lambda event: None)
+        await run_worker(job, {"PATH": os.environ["PATH"], **(environ or {})}, lambda event: None)
     return raised.value
 
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Addresses by name, as a name server would have them; the process is put right afterwards."""
-    known: dict[str, str] = {}
+    addresses: dict[str, str] = {}
 
     def resolve(host: str, *_: object, **__: object) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], 80))]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[host], 80))]
 
     monkeypatch.setattr(network, "_resolve", resolve)
     monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)
     for name in (*BUNDLES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    return known
+    return addresses
 
 
 def test_no_name_stands_for_the_machine(tmp_path: Path, resolver: dict[str, str]) -> None:
@@ -140,11 +140,11 @@ def test_no_name_stands_for_the_machine(tmp_path: Path, resolver: dict[str, str]
 def test_libraries_ask_no_name_that_stands_for_the_machine(
     tmp_path: Path, resolver: dict[str, str], source: Source
 ) -> None:
-    one = job(tmp_path, source, endpoint="http://rebound:80", hf_endpoint="http://rebound:80")
-    network.prepare(one)
+    local_job = job(tmp_path, source, endpoint="http://rebound:80", hf_endpoint="http://rebound:80")
+    network.prepare(local_job)
     resolver["rebound"] = "169.254.169.254"
     with pytest.raises(DownloadError) as raised:
-        backend_of(one).listing()
+        backend_of(local_job).listing()
     assert raised.value.reason is DownloadReason.INVALID
     assert "never connects" in raised.value.message
 
@@ -163,13 +163,15 @@ def test_clusters_own_agent_gives_a_pod_its_role(
 @pytest.mark.parametrize("kind", ["s3", "hf"])
 async def test_order_can_not_name_the_machine(tmp_path: Path, kind: str) -> None:
     for endpoint in ("http://169.254.169.254", "https://2852039166", "http://[::ffff:169.254.169.254]:80"):
-        refused = await ordered(tmp_path, kind, {}, {"hf_endpoint" if kind == "hf" else "endpoint": endpoint})
-        assert refused is not None
-        assert refused.reason is DownloadReason.INVALID
-        assert "never connects" in refused.message
+        error = await order_error(tmp_path, kind, {}, {"hf_endpoint" if kind == "hf" else "endpoint": endpoint})
+        assert error is not None
+        assert error.reason is DownloadReason.INVALID
+        assert "never connects" in error.message
 
 
-async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]) -> DownloadError | None:
+async def order_error(
+    folder: Path, kind: str, settings: dict[str, Any], config: dict[str, str]
+) -> DownloadError | None:
     """Return why an order can not be, before anything is asked."""
     source = "hf://team/adapter" if kind == "hf" else "s3://bucket/m"
     downloads = Downloads(
@@ -178,8 +180,8 @@ async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dic
     order = DownloadRequest(source=source, config=json.dumps(config) if config else None)
     try:
         report = downloads.order(order)
-    except DownloadError as refused:
-        return refused
+    except DownloadError as error:
+        return error
     await downloads.cancel(report.id)
     return None
 
@@ -189,7 +191,7 @@ STORE = "http://minio:9000"
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "config", "sent"),
+    ("kind", "settings", "config", "is_accepted"),
     [
         ("s3", {}, {**KEYS, "endpoint": STORE}, False),
         ("s3", {}, {**KEYS, "endpoint": STORE, "allow_plain_http": "true"}, True),
@@ -208,25 +210,25 @@ STORE = "http://minio:9000"
     ],
 )
 async def test_credentials_are_not_sent_in_clear(
-    tmp_path: Path, kind: str, settings: dict[str, Any], config: dict[str, str], sent: bool
+    tmp_path: Path, kind: str, settings: dict[str, Any], config: dict[str, str], is_accepted: bool
 ) -> None:
-    refused = await ordered(tmp_path, kind, settings, config)
-    assert (refused is None) == sent
-    if refused is not None:
-        assert (refused.reason, refused.retryable) == (DownloadReason.INVALID, False)
-        assert "source.allowPlainHTTP" in refused.message
-        assert not [word for word in (ACCESS_KEY, SECRET_KEY, TOKEN) if word in refused.message]
+    error = await order_error(tmp_path, kind, settings, config)
+    assert (error is None) == is_accepted
+    if error is not None:
+        assert (error.reason, error.retryable) == (DownloadReason.INVALID, False)
+        assert "source.allowPlainHTTP" in error.message
+        assert not [secret for secret in (ACCESS_KEY, SECRET_KEY, TOKEN) if secret in error.message]
 
 
 async def test_role_is_not_used_in_clear(tmp_path: Path) -> None:
     agent = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/credentials"}
-    found = await fault(job(tmp_path, BUCKET, endpoint=STORE), agent)
-    assert found.reason is DownloadReason.INVALID
-    assert "in clear" in found.message
+    error = await fault(job(tmp_path, BUCKET, endpoint=STORE), agent)
+    assert error.reason is DownloadReason.INVALID
+    assert "in clear" in error.message
 
 
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("target", "message"),
     [
         ("http://169.254.169.254/latest", "never connects"),
         ("https://2852039166/latest", "never connects"),
@@ -234,19 +236,19 @@ async def test_role_is_not_used_in_clear(tmp_path: Path) -> None:
         ("ftp://127.0.0.1/x", "follows only https"),
     ],
 )
-async def test_hub_redirects_to_https_only(tmp_path: Path, target: str, words: str) -> None:
+async def test_hub_redirects_to_https_only(tmp_path: Path, target: str, message: str) -> None:
     with running_hub({"model.safetensors": b"x" * 100, "adapter_config.json": b"{}"}) as hub:
         hub.cdn = target
-        found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert (found.reason, found.retryable) == (DownloadReason.REJECTED, False)
-    assert words in found.message
+        error = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
+    assert (error.reason, error.retryable) == (DownloadReason.REJECTED, False)
+    assert message in error.message
 
 
 async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
     with running_hub({"adapter_config.json": b"{}", "m.safetensors": b"x"}) as hub:
         hub.faults = [(302, {"Location": f"{hub.url}/again"})] * 20
-        found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-        assert found.reason is DownloadReason.REJECTED
+        error = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
+        assert error.reason is DownloadReason.REJECTED
         assert len(hub.calls) == 6
 
 
@@ -263,18 +265,18 @@ async def test_redirects_of_a_hub_come_to_an_end(tmp_path: Path) -> None:
 )
 async def test_invalid_listing_is_reported_as_such(tmp_path: Path, entry: Any) -> None:
     with running_hub({}, lists={"": entry}, fixed_commit="0" * 40) as hub:
-        found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
-    assert found.reason is DownloadReason.ERROR, found.message
+        error = await fault(job(tmp_path, REPOSITORY, hf_endpoint=hub.url))
+    assert error.reason is DownloadReason.ERROR, error.message
 
 
 class _Store(http.server.BaseHTTPRequestHandler):
     """A store that answers every request alike, and remembers what was asked."""
 
     answer: tuple[int, dict[str, str], bytes]
-    asked: list[tuple[str, dict[str, str]]]
+    requests: list[tuple[str, dict[str, str]]]
 
     def do_GET(self) -> None:
-        self.asked.append((self.path, dict(self.headers.items())))
+        self.requests.append((self.path, dict(self.headers.items())))
         status, headers, body = self.answer
         self.send_response(status)
         for name, value in headers.items():
@@ -294,35 +296,35 @@ class _Store(http.server.BaseHTTPRequestHandler):
 def store(
     status: int, headers: dict[str, str] | None = None, body: bytes = b"", tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    asked: list[tuple[str, dict[str, str]]] = []
-    handler = type("Handler", (_Store,), {"answer": (status, headers or {}, body), "asked": asked})
+    requests: list[tuple[str, dict[str, str]]] = []
+    handler = type("Handler", (_Store,), {"answer": (status, headers or {}, body), "requests": requests})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}", requests
     finally:
         server.shutdown()
         server.server_close()
 
 
 async def test_redirects_of_a_store_are_not_followed(tmp_path: Path) -> None:
-    with store(200) as (elsewhere, there), store(307, {"location": f"{elsewhere}/x"}) as (url, _):
-        found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
-    assert found.reason is DownloadReason.REJECTED, found.message
-    assert "follows no redirect" in found.message
-    assert there == []
+    with store(200) as (target_url, requests), store(307, {"location": f"{target_url}/x"}) as (url, _):
+        error = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
+    assert error.reason is DownloadReason.REJECTED, error.message
+    assert "follows no redirect" in error.message
+    assert requests == []
 
 
 @pytest.mark.parametrize("source", [BUCKET, REPOSITORY])
 async def test_without_credentials_the_sentence_says_so(tmp_path: Path, source: Source) -> None:
     with store(403) as (url, _):
-        found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
-        assert found.reason is DownloadReason.UNAUTHORIZED
-        assert "a request without credentials" in found.message
-        found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url, hf_token=TOKEN, **KEYS))
-        assert "without credentials" not in found.message
+        error = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
+        assert error.reason is DownloadReason.UNAUTHORIZED
+        assert "a request without credentials" in error.message
+        error = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url, hf_token=TOKEN, **KEYS))
+        assert "without credentials" not in error.message
 
 
 @pytest.mark.parametrize(
@@ -334,9 +336,9 @@ async def test_without_credentials_the_sentence_says_so(tmp_path: Path, source: 
     ],
 )
 async def test_requests_are_signed_for_the_given_region(tmp_path: Path, config: dict[str, str], region: str) -> None:
-    with store(404) as (url, asked):
+    with store(404) as (url, requests):
         await fault(job(tmp_path, BUCKET, endpoint=url, session_token="of-the-session", **KEYS, **config))
-    _, headers = asked[0]
+    _, headers = requests[0]
     assert f"/{region}/s3/" in headers["Authorization"]
     assert headers["X-Amz-Security-Token"] == "of-the-session"
 
@@ -346,33 +348,33 @@ async def test_listing_without_an_end_is_rejected(tmp_path: Path) -> None:
         b'<Contents><Key>m/%d/</Key><Size>0</Size><ETag>"x"</ETag></Contents>' % number for number in range(1000)
     )
     body = b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
-    with store(200, {"content-type": "application/xml"}, body + entries + b"</ListBucketResult>") as (url, asked):
-        found = await fault(job(tmp_path, BUCKET, endpoint=url))
-    assert found.reason is DownloadReason.REJECTED, found.message
-    assert len(asked) <= 11, "folders are counted too"
+    with store(200, {"content-type": "application/xml"}, body + entries + b"</ListBucketResult>") as (url, requests):
+        error = await fault(job(tmp_path, BUCKET, endpoint=url))
+    assert error.reason is DownloadReason.REJECTED, error.message
+    assert len(requests) <= 11, "folders are counted too"
 
 
 async def test_answer_that_fills_the_memory_costs_the_worker(tmp_path: Path) -> None:
     with store(200, {"content-type": "application/json"}, b'["' + b"x" * 2**29 + b'"]') as (url, _):
-        found = await fault(job(tmp_path, REPOSITORY, hf_endpoint=url))
-    assert found.reason is DownloadReason.REJECTED, found.message
-    assert "MiB of memory" in found.message
+        error = await fault(job(tmp_path, REPOSITORY, hf_endpoint=url))
+    assert error.reason is DownloadReason.REJECTED, error.message
+    assert "MiB of memory" in error.message
 
 
 async def test_network_in_no_proxy_is_honoured(tmp_path: Path) -> None:
     proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "10.0.0.0/8,127.0.0.0/8"}
     for source in (BUCKET, REPOSITORY):
-        with store(404) as (url, asked):
-            found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url), proxy)
-        assert found.reason is DownloadReason.NOT_FOUND, found.message
-        assert asked
+        with store(404) as (url, requests):
+            error = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url), proxy)
+        assert error.reason is DownloadReason.NOT_FOUND, error.message
+        assert requests
 
 
 def test_only_addresses_in_a_network_pass_the_proxy_by() -> None:
-    for host, said in (("10.1.2.3", "10.1.2.3"), ("fd00::7", "fd00::7"), ("11.0.0.1", ""), ("minio", "")):
+    for host, entry in (("10.1.2.3", "10.1.2.3"), ("fd00::7", "fd00::7"), ("11.0.0.1", ""), ("minio", "")):
         environ = {"NO_PROXY": ".svc,10.0.0.0/8,fd00::/8,nonsense/99"}
         bypass_proxies(environ, host)
-        assert environ["NO_PROXY"].endswith(f",{said}") == bool(said)
+        assert environ["NO_PROXY"].endswith(f",{entry}") == bool(entry)
 
 
 def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -400,28 +402,28 @@ def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
 @pytest.mark.parametrize("source", [BUCKET, REPOSITORY], ids=["s3", "hf"])
 async def test_one_bundle_counts_for_all_sources(tmp_path: Path, variable: str, source: Source) -> None:
     bundle, context = certificates(tmp_path)
-    with store(404, tls=context) as (url, asked):
-        one = job(tmp_path, source, endpoint=url, hf_endpoint=url)
-        assert (await fault(one, {variable: str(bundle)})).reason is DownloadReason.NOT_FOUND
-    assert asked
+    with store(404, tls=context) as (url, requests):
+        tls_job = job(tmp_path, source, endpoint=url, hf_endpoint=url)
+        assert (await fault(tls_job, {variable: str(bundle)})).reason is DownloadReason.NOT_FOUND
+    assert requests
 
 
 async def test_unknown_ca_is_reported_with_the_remedy(tmp_path: Path) -> None:
     _, context = certificates(tmp_path)
     for source in (BUCKET, REPOSITORY):
         with store(404, tls=context) as (url, _):
-            found = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
-        assert found.reason is DownloadReason.UNREACHABLE
-        assert "SSL_CERT_FILE" in found.message
+            error = await fault(job(tmp_path, source, endpoint=url, hf_endpoint=url))
+        assert error.reason is DownloadReason.UNREACHABLE
+        assert "SSL_CERT_FILE" in error.message
 
 
 async def test_store_without_tls_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with store(404) as (url, _):
-        found = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
-    assert "begin its URL with http://" in found.message
+        error = await fault(job(tmp_path, BUCKET, endpoint=url.replace("http:", "https:")))
+    assert "begin its URL with http://" in error.message
 
 
-def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
+def test_missing_bundle_does_not_hide_an_existing_one(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("")
     environ = {"SSL_CERT_FILE": "/nowhere", "CURL_CA_BUNDLE": str(bundle)}
@@ -438,7 +440,7 @@ def test_bundle_that_is_not_there_hides_none_that_is(tmp_path: Path) -> None:
 async def test_answer_of_a_source_is_reported_in_short(tmp_path: Path) -> None:
     body = b"<ListBucketResult><a>" + b"x" * 2_000_000 + SECRET_KEY.encode()
     with store(200, {"content-type": "application/xml"}, body) as (url, _):
-        found = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
-    assert len(found.message) <= 1000
-    assert SECRET_KEY not in found.message
-    assert found.reason in (DownloadReason.ERROR, DownloadReason.UNREACHABLE), found.message
+        error = await fault(job(tmp_path, BUCKET, endpoint=url, **KEYS))
+    assert len(error.message) <= 1000
+    assert SECRET_KEY not in error.message
+    assert error.reason in (DownloadReason.ERROR, DownloadReason.UNREACHABLE), error.message

@@ -51,9 +51,9 @@ def test_pickles_beside_safetensors_are_skipped_and_named() -> None:
     ],
 )
 def test_source_with_nothing_to_take_is_permanent_error(files: tuple[RemoteFile, ...], reason: DownloadReason) -> None:
-    with pytest.raises(DownloadError) as refused:
+    with pytest.raises(DownloadError) as raised:
         select(listing(*files), all_files=False)
-    assert (refused.value.reason, refused.value.retryable) == (reason, False)
+    assert (raised.value.reason, raised.value.retryable) == (reason, False)
 
 
 def test_nothing_but_pickles_names_them_and_the_remedy() -> None:
@@ -63,15 +63,15 @@ def test_nothing_but_pickles_names_them_and_the_remedy() -> None:
 
 
 def test_folder_differs_by_content_and_by_selection() -> None:
-    one = revision_of(listing(WEIGHTS, CONFIG), False)
-    assert one == revision_of(listing(CONFIG, WEIGHTS), False)
+    revision = revision_of(listing(WEIGHTS, CONFIG), False)
+    assert revision == revision_of(listing(CONFIG, WEIGHTS), False)
     others = {
         revision_of(listing(WEIGHTS), False),
         revision_of(listing(WEIGHTS, RemoteFile("adapter_config.json", 10, "other")), False),
         revision_of(listing(WEIGHTS, RemoteFile("adapter_config.json", 11, "e2")), False),
         revision_of(listing(WEIGHTS, CONFIG), True),
     }
-    assert len(others | {one}) == 5
+    assert len(others | {revision}) == 5
     assert revision_of(listing(WEIGHTS, revision="a" * 40), False) == "a" * 40
 
 
@@ -98,13 +98,13 @@ def test_every_file_is_fetched_once_space_is_what_is_missing(
     selection = Selection(tuple(RemoteFile(name, size) for name, size in remote.items()), ())
     fetches = plan(selection, OnDisk(whole, begun))
     assert len({fetch.file.name for fetch in fetches}) == len(fetches)
-    assert {fetch.file.name for fetch in fetches} == {n for n, size in remote.items() if whole.get(n) != size}
+    assert {fetch.file.name for fetch in fetches} == {name for name, size in remote.items() if whole.get(name) != size}
     for fetch in fetches:
         assert 0 <= fetch.offset <= begun.get(fetch.file.name, 0)
         assert fetch.offset < fetch.file.size or fetch.file.size == 0
     assert 0 <= space_needed(fetches) <= selection.size
-    lacking = [fetch.file.size - fetch.offset for fetch in fetches]
-    assert lacking == sorted(lacking, reverse=True)
+    remaining = [fetch.file.size - fetch.offset for fetch in fetches]
+    assert remaining == sorted(remaining, reverse=True)
 
 
 def test_pauses_grow_and_a_source_may_ask_for_more() -> None:
@@ -144,6 +144,6 @@ def test_folder_of_a_volume_below_a_root_is_used_in_place(tmp_path: Path) -> Non
     with pytest.raises(DownloadError) as missing:
         local_folder("models/none", roots)
     assert missing.value.reason is DownloadReason.NOT_FOUND
-    with pytest.raises(DownloadError) as outside:
+    with pytest.raises(DownloadError) as raised:
         local_folder("/etc", roots)
-    assert outside.value.reason is DownloadReason.INVALID
+    assert raised.value.reason is DownloadReason.INVALID

@@ -48,7 +48,7 @@ class Memory:
     hashed: bool = True
     patience: int | None = None
     """Bytes given before it breaks off."""
-    given: int = 0
+    bytes_given: int = 0
     reads: list[tuple[str, int]] = field(default_factory=list)
 
     def listing(self) -> Listing:
@@ -72,33 +72,33 @@ class Memory:
                 if self.patience < len(chunk):
                     raise DownloadError(DownloadReason.UNREACHABLE, "broken off")
                 self.patience -= len(chunk)
-            self.given += len(chunk)
+            self.bytes_given += len(chunk)
             yield chunk
 
 
-def job(folder: Path, *, shown: Path | None = None, workers: int = 3, all_files: bool = False) -> Job:
+def job(folder: Path, *, output_dir: Path | None = None, workers: int = 3, all_files: bool = False) -> Job:
     root = folder / "root"
     return Job(
         source=Source(SourceKind.S3, "bucket", "x"),
         config={},
-        revisions=str(root / KEY if shown is None else shown / ".patio"),
-        shown=None if shown is None else str(shown),
+        revisions=str(root / KEY if output_dir is None else output_dir / ".patio"),
+        shown=None if output_dir is None else str(output_dir),
         root=str(root),
-        roots=(str(root), *([] if shown is None else [str(shown.parent)])),
+        roots=(str(root), *([] if output_dir is None else [str(output_dir.parent)])),
         max_workers=workers,
         all_files=all_files,
         limit=None,
     )
 
 
-def run(source: Memory, one: Job) -> tuple[Done, list[Event]]:
+def run(source: Memory, job: Job) -> tuple[Done, list[Event]]:
     events: list[Event] = []
-    return download(one, source, events.append), events
+    return download(job, source, events.append), events
 
 
-def attempt(source: Memory, one: Job) -> Done | DownloadReason:
+def attempt(source: Memory, job: Job) -> Done | DownloadReason:
     try:
-        return run(source, one)[0]
+        return run(source, job)[0]
     except DownloadError as fault:
         return fault.reason
 
@@ -123,21 +123,21 @@ def test_any_listing_writes_nothing_outside_its_folder(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / "deep" / "er"
         folder.mkdir(parents=True)
-        shown = folder / "models" / "m" if with_output else None
-        one = job(folder, shown=shown, all_files=all_files)
-        ended = attempt(Memory(listed), one)
-        if not isinstance(ended, Done):
-            assert ended in (DownloadReason.REJECTED, DownloadReason.NOT_FOUND)
+        output_dir = folder / "models" / "m" if with_output else None
+        job_of_listing = job(folder, output_dir=output_dir, all_files=all_files)
+        outcome = attempt(Memory(listed), job_of_listing)
+        if not isinstance(outcome, Done):
+            assert outcome in (DownloadReason.REJECTED, DownloadReason.NOT_FOUND)
             written = {name for name in below(Path(temporary)) if (Path(temporary) / name).is_file()}
             assert {Path(name).name for name in written} <= {".lock"}
         else:
-            taken = files(ended.folder)
-            assert taken.items() <= listed.items()
-            assert taken == listed or not all_files
-            if shown is not None:
-                assert files(shown) == taken
-        top = {Path(name).parts[:3] for name in below(Path(temporary))}
-        assert top <= {("deep",), ("deep", "er"), ("deep", "er", "models" if with_output else "root")}
+            fetched = files(outcome.folder)
+            assert fetched.items() <= listed.items()
+            assert fetched == listed or not all_files
+            if output_dir is not None:
+                assert files(output_dir) == fetched
+        top_folders = {Path(name).parts[:3] for name in below(Path(temporary))}
+        assert top_folders <= {("deep",), ("deep", "er"), ("deep", "er", "models" if with_output else "root")}
 
 
 @settings(max_examples=40)
@@ -149,40 +149,40 @@ def test_download_broken_off_anywhere_completes_rereads_little(
     bodies["empty.json"] = b""
     source = Memory(bodies, hashed)
     with tempfile.TemporaryDirectory() as temporary:
-        one = job(Path(temporary).resolve(), workers=workers)
-        revisions = Path(one.revisions)
+        new_job = job(Path(temporary).resolve(), workers=workers)
+        revisions = Path(new_job.revisions)
         for patience in breaks:
             source.patience = patience
-            ended = attempt(source, one)
-            if not isinstance(ended, Done):
-                assert ended is DownloadReason.UNREACHABLE
+            outcome = attempt(source, new_job)
+            if not isinstance(outcome, Done):
+                assert outcome is DownloadReason.UNREACHABLE
                 assert not [path for path in revisions.iterdir() if not path.name.startswith(".")]
         source.patience = None
-        done, events = run(source, one)
+        done, events = run(source, new_job)
         assert files(done.folder) == bodies
         assert not [path for path in revisions.iterdir() if path.name.startswith(".partial")]
         # A chunk that was written and not counted by the source's break, and the byte that is always read again.
-        assert source.given <= sum(map(len, bodies.values())) + (len(breaks) + 1) * workers * 1000
+        assert source.bytes_given <= sum(map(len, bodies.values())) + (len(breaks) + 1) * workers * 1000
         (listed,) = [event for event in events if isinstance(event, Listed)]
-        moved = [event for event in events if isinstance(event, Moved)]
-        assert (moved[-1].files_done, moved[-1].bytes_done) == (listed.files, listed.size)
+        progress = [event for event in events if isinstance(event, Moved)]
+        assert (progress[-1].files_done, progress[-1].bytes_done) == (listed.files, listed.size)
 
 
 def test_unsynced_parts_are_not_trusted_after_machine_crash(tmp_path: Path) -> None:
     body = content(SYNC_STEP + 5000)
     source = Memory({"m.safetensors": body}, hashed=False, patience=SYNC_STEP + 3000)
-    one = job(tmp_path)
+    new_job = job(tmp_path)
     with pytest.raises(DownloadError):
-        run(source, one)
-    (partial,) = Path(one.revisions).glob(".partial-*")
+        run(source, new_job)
+    (partial,) = Path(new_job.revisions).glob(".partial-*")
     (part,) = (partial / "parts").iterdir()
     assert part.stat().st_size > SYNC_STEP
-    with part.open("r+b") as opened:  # as some file systems leave it: the size is there and the bytes are not
-        opened.seek(SYNC_STEP)
-        opened.write(bytes(2000))
+    with part.open("r+b") as part_file:  # as some file systems leave it: the size is there and the bytes are not
+        part_file.seek(SYNC_STEP)
+        part_file.write(bytes(2000))
     (partial / "boot").write_text("another boot")
     source.patience = None
-    done, _ = run(source, one)
+    done, _ = run(source, new_job)
     assert source.reads[-1] == ("m.safetensors", SYNC_STEP)
     assert files(done.folder) == {"m.safetensors": body}
 
@@ -190,58 +190,58 @@ def test_unsynced_parts_are_not_trusted_after_machine_crash(tmp_path: Path) -> N
 def test_part_that_is_wrong_is_thrown_away_and_fetched_again(tmp_path: Path) -> None:
     body = content(5000)
     source = Memory({"m.safetensors": body}, patience=3000)
-    one = job(tmp_path)
+    new_job = job(tmp_path)
     with pytest.raises(DownloadError):
-        run(source, one)
-    (part,) = Path(one.revisions).glob(".partial-*/parts/*")
+        run(source, new_job)
+    (part,) = Path(new_job.revisions).glob(".partial-*/parts/*")
     part.write_bytes(bytes(part.stat().st_size))
     source.patience = None
     with pytest.raises(DownloadError) as corrupt:
-        run(source, one)
+        run(source, new_job)
     assert (corrupt.value.reason, corrupt.value.transient) == (DownloadReason.CORRUPT, True)
-    done, _ = run(source, one)
+    done, _ = run(source, new_job)
     assert files(done.folder) == {"m.safetensors": body}
 
 
-@pytest.mark.parametrize("where", ["files", "parts", "part"])
-def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("entry", ["files", "parts", "part"])
+def test_links_in_a_half_finished_folder_are_not_followed(tmp_path: Path, entry: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_bytes(b"precious" * 1000)
     source = Memory({"m.safetensors": content(5000)}, patience=3000)
-    one = job(tmp_path)
+    new_job = job(tmp_path)
     with pytest.raises(DownloadError):
-        run(source, one)
-    (partial,) = Path(one.revisions).glob(".partial-*")
+        run(source, new_job)
+    (partial,) = Path(new_job.revisions).glob(".partial-*")
     (part,) = (partial / "parts").iterdir()
     part.unlink()
-    if where == "part":
+    if entry == "part":
         part.symlink_to(outside / "precious")
     else:
-        (partial / where).rmdir()
-        (partial / where).symlink_to(outside)
+        (partial / entry).rmdir()
+        (partial / entry).symlink_to(outside)
     (partial / "boot").write_text("another boot")
     source.patience = None
     with pytest.raises(DownloadError):
-        run(source, one)
+        run(source, new_job)
     assert files(outside) == {"precious": b"precious" * 1000}
 
 
 def test_files_in_use_are_never_removed(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
-    mine, theirs = Pins(root), Pins(root)
-    assert mine.pin(folder)
-    assert theirs.pin(folder)
+    own, foreign = Pins(root), Pins(root)
+    assert own.pin(folder)
+    assert foreign.pin(folder)
     assert not remove_unused(folder, root)
-    mine.close()
+    own.close()
     assert not remove_unused(folder, root)
-    theirs.sync([])
+    foreign.sync([])
     assert folder.is_dir(), "nothing newer is in its place"
-    assert theirs.pin(folder)
-    theirs.close()
+    assert foreign.pin(folder)
+    foreign.close()
     assert remove_unused(folder, root)
-    assert not mine.pin(folder)
+    assert not own.pin(folder)
     assert set(below(root / KEY)) == {".lock"}
 
 
@@ -257,32 +257,32 @@ def test_folders_of_others_are_neither_locked_nor_removed(tmp_path: Path) -> Non
     assert set(below(root)) == {"org", "org/one", "org/two"}
 
 
-def test_revision_that_is_there_is_not_read_again(tmp_path: Path) -> None:
+def test_fetched_revision_is_not_read_again(tmp_path: Path) -> None:
     source = Memory({"m.safetensors": b"x" * 5000})
     first, _ = run(source, job(tmp_path))
-    given_before = source.given
+    bytes_before = source.bytes_given
     second, _ = run(source, job(tmp_path))
-    assert (first, source.given) == (second, given_before)
+    assert (first, source.bytes_given) == (second, bytes_before)
 
 
 def test_what_an_output_dir_shows_is_one_link_away(tmp_path: Path) -> None:
-    shown = tmp_path / "models" / "m"
-    done, _ = run(Memory({"a/m.safetensors": b"1"}), job(tmp_path, shown=shown))
-    assert DownloadLayout(shown / ".patio", shown).folder(done.revision) == Path(done.folder)
-    assert os.readlink(shown / "a" / "m.safetensors") == "../.patio/current/a/m.safetensors"
-    assert os.readlink(shown / ".patio" / "current") == done.revision
+    output_dir = tmp_path / "models" / "m"
+    done, _ = run(Memory({"a/m.safetensors": b"1"}), job(tmp_path, output_dir=output_dir))
+    assert DownloadLayout(output_dir / ".patio", output_dir).folder(done.revision) == Path(done.folder)
+    assert os.readlink(output_dir / "a" / "m.safetensors") == "../.patio/current/a/m.safetensors"
+    assert os.readlink(output_dir / ".patio" / "current") == done.revision
 
 
 def test_file_that_becomes_folder_and_back_is_shown(tmp_path: Path) -> None:
-    shown = tmp_path / "models" / "m"
+    output_dir = tmp_path / "models" / "m"
     for listed in ({"a": b"1"}, {"a/b/c": b"2", "x": b""}, {"a/b": b"3", "x": b""}, {"a": b"4"}):
-        run(Memory(listed), job(tmp_path, shown=shown, all_files=True))
-        assert files(shown) == listed
+        run(Memory(listed), job(tmp_path, output_dir=output_dir, all_files=True))
+        assert files(output_dir) == listed
 
 
 def limited(folder: Path, name: str, limit: int) -> Job:
-    one = job(folder)
-    return replace(one, revisions=str(folder / "root" / f"s3-{name}-0123456789ab"), limit=limit)
+    new_job = job(folder)
+    return replace(new_job, revisions=str(folder / "root" / f"s3-{name}-0123456789ab"), limit=limit)
 
 
 class LoadedWeights(Memory):
@@ -337,7 +337,7 @@ def test_thousand_revisions_are_held_by_one_descriptor(tmp_path: Path) -> None:
     assert remove_unused(folders[500], tmp_path / "root")
 
 
-def test_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
+def test_folder_that_is_being_removed_is_not_pinned(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     file, place = users_lock(folder, root)
@@ -351,18 +351,16 @@ def test_folder_that_is_about_to_go_is_not_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_folder_that_can_not_be_looked_at_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_folder_whose_stat_fails_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder = Path(done.folder)
     holds = Pins(tmp_path / "root")
 
-    def broken(path: object, **_: object) -> os.stat_result:
+    def failing_stat(path: object, **_: object) -> os.stat_result:
         raise OSError(code, os.strerror(code), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", broken)
+        patch.setattr(os, "stat", failing_stat)
         assert not holds.pin(folder)
         holds.sync([folder])
     assert holds.pin(folder)
@@ -387,22 +385,22 @@ def test_cache_is_shared_by_several_users(tmp_path: Path) -> None:
     root.chmod(0o777)
     source = Memory({"m.safetensors": b"x" * 5000})
 
-    def as_user(user: int, one: Memory) -> Done | DownloadReason:
+    def as_user(user: int, source_of_user: Memory) -> Done | DownloadReason:
         """Fetch in a process of another user, which can not become root again."""
-        near, far = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 os.umask(0o022)
                 os.setuid(user)
-                result = attempt(one, job(tmp_path))
-                os.write(far, (result.folder if isinstance(result, Done) else str(result)).encode())
+                result = attempt(source_of_user, job(tmp_path))
+                os.write(write_end, (result.folder if isinstance(result, Done) else str(result)).encode())
             os._exit(0)
-        os.close(far)
-        said = os.read(near, 4096).decode()
-        os.close(near)
+        os.close(write_end)
+        result_text = os.read(read_end, 4096).decode()
+        os.close(read_end)
         os.waitpid(child, 0)
-        return Done(revision="", folder=said) if said.startswith("/") else DownloadReason(said)
+        return Done(revision="", folder=result_text) if result_text.startswith("/") else DownloadReason(result_text)
 
     source.patience = 3000
     assert as_user(65532, source) is DownloadReason.UNREACHABLE
@@ -433,20 +431,20 @@ def test_worker_whose_source_drips_is_found_out() -> None:
         assert "did not list" in str(pace.tick(1.0))
 
 
-def test_another_part_than_was_asked_for_is_not_taken() -> None:
+def test_another_part_than_was_requested_is_rejected() -> None:
     assert begins_at(None, 500, "x") == 0
     assert begins_at("bytes 500-999/1000", 500, "x") == 500
-    for wrong in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
+    for content_range in ("bytes 5000-9999/10000", "bytes 0-999/1000", ""):
         with pytest.raises(DownloadError):
-            begins_at(wrong, 500, "x")
+            begins_at(content_range, 500, "x")
 
 
 def test_lock_of_an_older_sidecar_is_respected(tmp_path: Path) -> None:
     done, _ = run(Memory({"m.safetensors": b"x"}), job(tmp_path))
     folder, root = Path(done.folder), tmp_path / "root"
     lock = folder.with_name(f".{folder.name}.lock")
-    with lock.open("w") as older:
-        fcntl.flock(older, fcntl.LOCK_SH)
+    with lock.open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_SH)
         assert not remove_unused(folder, root)
     assert remove_unused(folder, root)
     assert not lock.exists()

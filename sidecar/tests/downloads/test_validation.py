@@ -61,17 +61,17 @@ def test_safe_name_stays_below_the_folder_that_it_is_put_in(name: str) -> None:
     "names", [["a.json", "../b"], ["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], [f"{i}" for i in range(10_001)]]
 )
 def test_hostile_listing_is_rejected_whole(names: list[str]) -> None:
-    with pytest.raises(DownloadError) as refused:
+    with pytest.raises(DownloadError) as raised:
         check_listing(names)
-    assert refused.value.reason is DownloadReason.REJECTED
-    assert not refused.value.retryable
+    assert raised.value.reason is DownloadReason.REJECTED
+    assert not raised.value.retryable
 
 
 def test_only_what_engines_read_and_no_code_is_fetched() -> None:
-    taken = ["adapter_model.safetensors", "adapter_config.json", "README.md", "LICENSE", "tokenizer.model", "x/v.txt"]
-    left = ["pytorch_model.bin", "a.pt", "x.pkl", "modeling.py", "logo.png", "a.gguf", "A.BIN", ".gitattributes"]
-    assert [name for name in taken if why_skipped(name)] == []
-    assert [name for name in left if not why_skipped(name)] == []
+    fetched = ["adapter_model.safetensors", "adapter_config.json", "README.md", "LICENSE", "tokenizer.model", "x/v.txt"]
+    skipped = ["pytorch_model.bin", "a.pt", "x.pkl", "modeling.py", "logo.png", "a.gguf", "A.BIN", ".gitattributes"]
+    assert [name for name in fetched if why_skipped(name)] == []
+    assert [name for name in skipped if not why_skipped(name)] == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "passing"),
+    ("status", "reason", "transient"),
     [
         (401, DownloadReason.UNAUTHORIZED, False),
         (403, DownloadReason.UNAUTHORIZED, False),
@@ -113,9 +113,9 @@ def test_what_patio_did_not_fetch_is_no_revision(path: str) -> None:
         (503, DownloadReason.ERROR, True),
     ],
 )
-def test_retryable_faults_are_distinguished_from_others(status: int, reason: DownloadReason, passing: bool) -> None:
+def test_retryable_faults_are_distinguished_from_others(status: int, reason: DownloadReason, transient: bool) -> None:
     fault = error_of_status(status, "x")
-    assert (fault.reason, fault.transient) == (reason, passing)
+    assert (fault.reason, fault.transient) == (reason, transient)
 
 
 def test_secrets_are_taken_out_of_messages() -> None:

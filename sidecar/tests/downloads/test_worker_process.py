@@ -71,12 +71,12 @@ def run(tmp_path: Path) -> Run:
             async with httpx.AsyncClient() as http:
                 client = SidecarClient(f"http://127.0.0.1:{port}", http)
 
-                async def up() -> bool:
+                async def is_serving() -> bool:
                     with contextlib.suppress(SidecarError):
                         return bool(await client.status())
                     return False
 
-                await eventually(up, "it serves")
+                await eventually(is_serving, "it serves")
                 yield Process(process.pid, client, log, process)
         finally:
             if process.returncode is None:
@@ -86,82 +86,91 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 async def test_ended_sidecar_leaves_no_worker_successor_resumes(
-    run: Run, s3: S3Server, proxy: Proxy, how: signal.Signals
+    run: Run, s3: S3Server, proxy: Proxy, ending: signal.Signals
 ) -> None:
-    body = content(8 * MEGABYTE, seed=how)
-    s3.put(f"ends-{how}", {"m/model.safetensors": body})
+    body = content(8 * MEGABYTE, seed=ending)
+    s3.put(f"ends-{ending}", {"m/model.safetensors": body})
     variables = {"ENDPOINT": proxy.url, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
-    order = DownloadRequest(source=f"s3://ends-{how}/m")
+    order = DownloadRequest(source=f"s3://ends-{ending}/m")
     proxy.rate = 2 * MEGABYTE
     async with run(**variables) as first:
         started = await first.client.download(order.model_copy(update={"async_download": True}))
 
-        async def begun() -> bool:
+        async def has_begun() -> bool:
             return (await first.client.download_report(started.id)).bytes_done > 3 * MEGABYTE
 
-        await eventually(begun, "it is under way")
+        await eventually(has_begun, "the download has begun")
         (worker,) = workers(first.pid)
-        os.kill(first.pid, how)
+        os.kill(first.pid, ending)
         await asyncio.wait_for(first.ended.wait(), DEADLINE)
 
-        async def gone() -> bool:
+        async def has_ended() -> bool:
             return not alive(worker)
 
-        await eventually(gone, "the worker is gone")
+        await eventually(has_ended, "the worker is gone")
     proxy.rate = None
     async with run(**variables) as second:
-        done = await second.client.download(order)
-        assert read(done.folder, "model.safetensors") == body
-        assert done.bytes_fetched < 5.5 * MEGABYTE
+        report = await second.client.download(order)
+        assert read(report.folder, "model.safetensors") == body
+        assert report.bytes_fetched < 5.5 * MEGABYTE
         assert proxy.received < 1.2 * len(body)
 
 
 async def test_credentials_are_nowhere_but_in_memory(run: Run, s3: S3Server, proxy: Proxy, tmp_path: Path) -> None:
-    """Of variables and of `config`, of downloads that work, that fail and that are under way, at log level DEBUG."""
+    """Of variables and of `config`, of downloads that work, that fail and that are in progress, at log level DEBUG."""
     s3.put("secrets", {"m/model.safetensors": content(MEGABYTE), "slow/model.safetensors": content(4 * MEGABYTE)})
-    given = {"access_key": "AKIDGIVENGIVEN", "secret_key": "given+secret/given+secret", "session_token": "sessionTOKEN"}
+    credentials = {
+        "access_key": "AKIDGIVENGIVEN",
+        "secret_key": "given+secret/given+secret",
+        "session_token": "sessionTOKEN",
+    }
     in_variables = {"HF_AUTH_TOKEN": TOKEN, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
-    secrets = [*in_variables.values(), given["secret_key"], given["session_token"], given["access_key"]]
-    seen: dict[str, bytes] = {}
+    secrets = [
+        *in_variables.values(),
+        credentials["secret_key"],
+        credentials["session_token"],
+        credentials["access_key"],
+    ]
+    texts: dict[str, bytes] = {}
     with running_hub({"model.safetensors": content(1000)}, token=TOKEN) as hub:
         async with run(**in_variables, ENDPOINT=proxy.url, HF_ENDPOINT=hub.url) as sidecar:
             client = sidecar.client
-            config = json.dumps(given)
+            config = json.dumps(credentials)
             await client.download(DownloadRequest(source="s3://secrets/m"))
             await client.download(DownloadRequest(source="s3://secrets/m", config=config))
             await client.download(DownloadRequest(source="team/adapter"))
             for source in ("s3://secrets/none", "team/other"):
-                with pytest.raises(RejectedError) as refused:
+                with pytest.raises(RejectedError) as raised:
                     await client.download(DownloadRequest(source=source, config=config))
-                seen[source] = str(refused.value).encode()
+                texts[source] = str(raised.value).encode()
             # A Hub that says the token back.
             hub.faults.append((404, {"X-Error-Message": f"no {TOKEN}", "X-Error-Code": TOKEN}))
-            with pytest.raises(RejectedError) as refused:
+            with pytest.raises(RejectedError) as raised:
                 await client.download(DownloadRequest(source="team/echo"))
-            seen["echo"] = str(refused.value).encode()
+            texts["echo"] = str(raised.value).encode()
             proxy.rate = 500_000
             await client.load(load_request("sql", None, source="s3://secrets/slow", config=config, wait=0))
 
-            async def under_way() -> int:
+            async def running_worker() -> int:
                 return next(iter(workers(sidecar.pid)), 0)
 
-            worker = await eventually(under_way, "a worker runs")
+            worker = await eventually(running_worker, "a worker runs")
             for part in ("cmdline", "environ"):
-                seen[f"worker's {part}"] = read(f"/proc/{worker}", part)
-            seen["sidecar's cmdline"] = read(f"/proc/{sidecar.pid}", "cmdline")
-            seen["downloads"] = (await client.downloads()).model_dump_json().encode()
-            seen["adapters"] = (await client.adapters()).model_dump_json().encode()
+                texts[f"worker's {part}"] = read(f"/proc/{worker}", part)
+            texts["sidecar's cmdline"] = read(f"/proc/{sidecar.pid}", "cmdline")
+            texts["downloads"] = (await client.downloads()).model_dump_json().encode()
+            texts["adapters"] = (await client.adapters()).model_dump_json().encode()
             for route in ("/metrics", "/", "/ready"):
                 answer = await client._http.get(client._base + route)
-                seen[route] = answer.content
-        seen.update(contents(tmp_path))
-    assert str(tmp_path / "state" / "state.json") in seen
-    assert b"s3://secrets/slow" in seen[str(tmp_path / "state" / "state.json")]
-    assert seen[str(tmp_path / "sidecar.log")]
+                texts[route] = answer.content
+        texts.update(contents(tmp_path))
+    assert str(tmp_path / "state" / "state.json") in texts
+    assert b"s3://secrets/slow" in texts[str(tmp_path / "state" / "state.json")]
+    assert texts[str(tmp_path / "sidecar.log")]
     for secret in secrets:
-        assert [name for name, text in seen.items() if secret.encode() in text] == [], secret
+        assert [name for name, text in texts.items() if secret.encode() in text] == [], secret
 
 
 def test_libraries_of_sources_are_not_in_the_sidecar() -> None:

@@ -42,7 +42,7 @@ GONE, BLIND, SILENT = (
 )
 
 
-def seen(*steps: tuple[float, RequestCount], left_at: float = 0.0, settle: float = 2.0) -> DrainState:
+def state_after(*steps: tuple[float, RequestCount], left_at: float = 0.0, settle: float = 2.0) -> DrainState:
     snapshot = DrainSnapshot()
     for now, count in steps:
         snapshot = observe(snapshot, count, now >= left_at, now)
@@ -66,17 +66,17 @@ def seen(*steps: tuple[float, RequestCount], left_at: float = 0.0, settle: float
     ],
 )
 def test_when_a_drain_is_over(steps: list[tuple[float, RequestCount]], expected: str) -> None:
-    assert seen(*steps) == expected
+    assert state_after(*steps) == expected
 
 
 def test_quiet_counts_from_when_the_routers_were_left() -> None:
-    assert seen((0.0, QUIET), (3.0, QUIET), (4.0, QUIET), left_at=3.5) is DrainState.GO_ON
-    assert seen((0.0, GONE), left_at=1.0) is DrainState.GO_ON
+    assert state_after((0.0, QUIET), (3.0, QUIET), (4.0, QUIET), left_at=3.5) is DrainState.GO_ON
+    assert state_after((0.0, GONE), left_at=1.0) is DrainState.GO_ON
 
 
 def test_drain_without_settling_still_takes_two_counts() -> None:
-    assert seen((0.0, QUIET), settle=0.0) is DrainState.GO_ON
-    assert seen((0.0, QUIET), (0.1, QUIET), settle=0.0) is DrainState.DRAINED
+    assert state_after((0.0, QUIET), settle=0.0) is DrainState.GO_ON
+    assert state_after((0.0, QUIET), (0.1, QUIET), settle=0.0) is DrainState.DRAINED
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.sampled_from([QUIET, BUSY, QUEUED, BLIND, SILENT])), min_size=1))
@@ -116,22 +116,22 @@ def test_recorded_metrics_are_counted(recordings: Path) -> None:
     assert (total(busy, ("sglang:num_running_reqs",)), total(busy, ("sglang:num_queue_reqs",))) == (8, 16)
 
 
-def refused() -> httpx.ConnectError:
+def connection_refused() -> httpx.ConnectError:
     """As httpx raises it where nothing listens."""
     error = httpx.ConnectError("All connection attempts failed")
     error.__context__ = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")
     return error
 
 
-async def answer_of(*answers: httpx.Response | Exception) -> list[RequestCount]:
+async def counts_of(*answers: httpx.Response | Exception) -> list[RequestCount]:
     """Look at an engine that answers each path in turn: /v1/loads, /get_load, /metrics."""
     paths = ["/v1/loads", "/get_load", "/metrics"]
 
     def handle(request: httpx.Request) -> httpx.Response:
-        said = answers[paths.index(request.url.path)]
-        if isinstance(said, Exception):
-            raise said
-        return said
+        answer = answers[paths.index(request.url.path)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     sources = CountSources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
@@ -157,12 +157,12 @@ OLD_LOADS = [{"dp_rank": 0, "num_reqs": 5, "num_waiting_reqs": 2, "num_tokens": 
         ((NOT_THERE, NOT_THERE, httpx.Response(200, text="up 1\n")), BLIND),
         ((httpx.Response(503), NOT_THERE, METRICS), SILENT),
         ((httpx.ReadTimeout(""), NOT_THERE, METRICS), SILENT),
-        ((refused(), NOT_THERE, METRICS), GONE),
-        ((NOT_THERE, NOT_THERE, refused()), GONE),
+        ((connection_refused(), NOT_THERE, METRICS), GONE),
+        ((NOT_THERE, NOT_THERE, connection_refused()), GONE),
     ],
 )
 async def test_engine_is_counted_by_what_it_has(answers: Any, expected: RequestCount) -> None:
-    assert await answer_of(*answers) == [expected, expected]
+    assert await counts_of(*answers) == [expected, expected]
 
 
 RUNNING = httpx.Response(200, text="vllm:num_requests_running 5\nvllm:num_requests_waiting 0\n")
@@ -182,14 +182,14 @@ class Routers:
 class Answers:
     """An engine with metrics alone; the last answer stays."""
 
-    def __init__(self, *said: httpx.Response | Exception) -> None:
-        self.said = list(said)
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        one = self.said.pop(0) if len(self.said) > 1 else self.said[0]
-        if isinstance(one, Exception):
-            raise one
-        return one
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @contextlib.asynccontextmanager
@@ -211,10 +211,10 @@ async def test_router_that_never_lets_go_is_never_drained() -> None:
         answer = await drain.drain(2)
         assert (answer.drained, answer.unregistered, answer.running) == (False, False, 0)
         assert "still has requests" not in answer.message
-        engine.said = [RUNNING]
-        later = await drain.drain(2)
-        assert (later.drained, later.running) == (False, 5), "a later call looks again"
-        engine.said, routers.has_left = [IDLE], True
+        engine.answers = [RUNNING]
+        second_answer = await drain.drain(2)
+        assert (second_answer.drained, second_answer.running) == (False, 5), "a later call looks again"
+        engine.answers, routers.has_left = [IDLE], True
         assert (await drain.drain(10)).drained
 
 
@@ -223,11 +223,11 @@ async def test_drained_pod_that_gets_requests_is_drained_again(monkeypatch: pyte
     engine, routers = Answers(IDLE), Routers(unreachable=True)
     async with draining(engine, routers) as drain:
         assert (await drain.drain(20)).drained, "the routers are gone, most likely"
-        engine.said = [RUNNING]
-        again = await drain.drain(2)
-        assert (again.drained, again.running) == (False, 5)
+        engine.answers = [RUNNING]
+        second_answer = await drain.drain(2)
+        assert (second_answer.drained, second_answer.running) == (False, 5)
         routers.unreachable = False
-        engine.said = [IDLE]
+        engine.answers = [IDLE]
         answer = await drain.drain(2)
         assert (answer.drained, answer.unregistered) == (False, False), "a router that answers lists it"
 
@@ -237,50 +237,50 @@ async def test_more_patient_call_waits_longer_for_silent_routers(monkeypatch: py
     monkeypatch.setattr("patio.drain.drain.LONGEST_LEAVE", 3600.0)
     async with draining(Answers(IDLE), Routers(unreachable=True)) as drain:
         assert (await drain.drain(20)).drained
-        patient = asyncio.create_task(drain.drain(3600))
+        patient_drain = asyncio.create_task(drain.drain(3600))
         assert not (await drain.drain(2)).drained
-        patient.cancel()
-        await asyncio.gather(patient, return_exceptions=True)
+        patient_drain.cancel()
+        await asyncio.gather(patient_drain, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
     "odd", [httpx.Response(429), httpx.Response(401), httpx.Response(404), httpx.Response(200, text="x")]
 )
-async def test_one_odd_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
+async def test_one_unreadable_answer_does_not_blind_a_drain(odd: httpx.Response) -> None:
     engine = Answers(odd, RUNNING)
     async with draining(engine, Routers(has_left=True)) as drain:
         answer = await drain.drain(2)
         assert (answer.drained, answer.running) == (False, 5)
-        engine.said = [IDLE]
+        engine.answers = [IDLE]
         assert (await drain.drain(10)).drained
 
 
 def test_engine_that_was_counted_once_is_never_blind() -> None:
     steps = [(0.0, BUSY), *((float(at), BLIND) for at in range(1, 30))]
-    assert seen(*steps) is DrainState.GO_ON
-    assert seen((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.BLIND
-    assert seen((0.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.GO_ON
+    assert state_after(*steps) is DrainState.GO_ON
+    assert state_after((0.0, BLIND), (9.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.BLIND
+    assert state_after((0.0, SILENT), (BLIND_SECONDS, BLIND)) is DrainState.GO_ON
 
 
-async def test_place_that_only_breaks_is_given_up_for_the_next() -> None:
-    broken = [httpx.Response(500)] * 20
+async def test_failing_source_of_counts_is_replaced_by_the_next() -> None:
+    errors = [httpx.Response(500)] * 20
 
     def handle(request: httpx.Request) -> httpx.Response:
-        return broken.pop() if request.url.path == "/v1/loads" else METRICS
+        return errors.pop() if request.url.path == "/v1/loads" else METRICS
 
     sources = CountSources("http://e", "/metrics", ("sglang:num_running_reqs",), ("sglang:num_queue_reqs",), loads=True)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
         engine = RequestCounter(sources, http)
-        seen_sights = [(await engine.count()).outcome for _ in range(6)]
-    assert seen_sights[0] is CountOutcome.NO_ANSWER
-    assert seen_sights[-1] is CountOutcome.COUNTED
+        outcomes = [(await engine.count()).outcome for _ in range(6)]
+    assert outcomes[0] is CountOutcome.NO_ANSWER
+    assert outcomes[-1] is CountOutcome.COUNTED
 
 
 @pytest.mark.parametrize(
     "error", [httpx.ConnectError(""), httpx.PoolTimeout(""), httpx.ReadError(""), httpx.ConnectTimeout("")]
 )
-async def test_only_a_refused_connection_is_an_engine_that_is_gone(error: Exception) -> None:
-    assert await answer_of(error, NOT_THERE, METRICS) == [SILENT, SILENT]
+async def test_only_a_refused_connection_means_the_engine_is_gone(error: Exception) -> None:
+    assert await counts_of(error, NOT_THERE, METRICS) == [SILENT, SILENT]
 
 
 def path_of(client: SidecarClient) -> httpx.AsyncClient:
@@ -338,10 +338,10 @@ async def test_calls_join_the_drain_and_drained_pod_answers_at_once(sidecar: Sta
     async with running_double(tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
         request = asyncio.create_task(completion(double, 20))
         await double.engine.core.batch.until_running(1)
-        first = asyncio.create_task(client.drain(10))
-        short = await client.drain(0.4)
-        answers = [await path_of(client).post("http://sidecar/v1/drain", json={"timeout": 10}), await first]
-        assert not short.drained
+        long_drain = asyncio.create_task(client.drain(10))
+        short_answer = await client.drain(0.4)
+        answers = [await path_of(client).post("http://sidecar/v1/drain", json={"timeout": 10}), await long_drain]
+        assert not short_answer.drained
         assert answers[0].json()["drained"]
         assert answers[1].drained
         assert await request == "length"
@@ -374,14 +374,14 @@ async def test_uncounted_engine_is_awaited_and_not_called_drained(
 
 
 async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) -> None:
-    async with machine(tmp_path) as here:
-        pod, request = await start_busy_pod(here, tokens_per_second=20)
+    async with machine(tmp_path) as local_machine:
+        pod, request = await start_busy_pod(local_machine, tokens_per_second=20)
         draining = asyncio.create_task(pod.client.drain(20))
 
-        async def begun() -> bool:
-            return "drain begins" in here.said("pod-0-sidecar")
+        async def has_begun() -> bool:
+            return "drain begins" in local_machine.said("pod-0-sidecar")
 
-        await eventually(begun, "the drain begins")
+        await eventually(has_begun, "the drain begins")
         assert pod.sidecar is not None
         pod.sidecar.send_signal(signal.SIGTERM)
         assert (await draining).drained

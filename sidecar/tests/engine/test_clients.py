@@ -33,13 +33,13 @@ async def is_ready(client: SidecarClient) -> bool:
     return (await client.ready()).ready
 
 
-async def waits_for(client: SidecarClient, words: str) -> str:
+async def waits_for(client: SidecarClient, text: str) -> str:
     async def check() -> str:
         waiting = " ".join((await client.ready()).waiting_for)
-        return waiting if words in waiting else ""
+        return waiting if text in waiting else ""
 
-    said: str = await eventually(check, f"not ready with {words!r}")
-    return said
+    reasons: str = await eventually(check, f"not ready with {text!r}")
+    return reasons
 
 
 @contextlib.asynccontextmanager
@@ -65,19 +65,19 @@ async def test_certificate_for_another_name_can_be_used(
     tls: dict[str, Any], sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     async with behind_tls(tmp_path, "engine.example.com") as (_, port, private):
-        chosen = EngineTls(None if "verify" in tls else private.file, **tls)
-        async with sidecar(f"https://127.0.0.1:{port}", engine_tls=chosen) as client:
+        engine_tls = EngineTls(None if "verify" in tls else private.file, **tls)
+        async with sidecar(f"https://127.0.0.1:{port}", engine_tls=engine_tls) as client:
             await eventually(lambda: is_ready(client), "ready over TLS")
 
 
-async def test_untrusted_certificate_is_no_engine_that_is_gone(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_not_reported_as_no_listener(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         _, port, _ = await stack.enter_async_context(behind_tls(tmp_path, "localhost"))
         async with sidecar(f"https://localhost:{port}", drain=QUICK) as client:
-            said = await waits_for(client, "TLS")
-            assert "Nothing listens" not in said
-            assert "unable to get local issuer certificate" in said
-            assert "ENGINE_CA_FILE" in said
+            reasons = await waits_for(client, "TLS")
+            assert "Nothing listens" not in reasons
+            assert "unable to get local issuer certificate" in reasons
+            assert "ENGINE_CA_FILE" in reasons
             await client.load(load_request("a", "/adapters/a", wait=0))
             assert not (await client.unload(UnloadRequest(lora_name="a", wait=0))).unloaded
             answer = await client.drain(0.8)
@@ -113,13 +113,13 @@ async def test_many_waiting_loads_delay_no_poll(sidecar: StartSidecar, tmp_path:
         double.fault(LOAD, delay=60.0)
         for number in range(140):
             await client.load(load_request(f"a{number}", path, wait=0))
-        seen = len(double.calls("/health"))
+        polls = len(double.calls("/health"))
 
-        async def looked() -> bool:
-            return len(double.calls("/health")) >= seen + 4
+        async def is_polled_again() -> bool:
+            return len(double.calls("/health")) >= polls + 4
 
         # Three looks without an answer would make it not ready.
-        await eventually(looked, "four more looks at its readiness")
+        await eventually(is_polled_again, "four more polls of its readiness")
         assert await is_ready(client)
         assert "patio:engine_up 1.0" in (await client._http.get("http://sidecar/metrics")).text
 
@@ -129,14 +129,14 @@ async def test_each_kind_of_call_has_a_pool_of_its_own() -> None:
         double = await stack.enter_async_context(running_double())
         clients = open_clients(read_address(str(double)), EngineTls())
         stack.push_async_callback(clients.close)
-        assert len({id(one) for one in (clients.polls, clients.orders, clients.drains)}) == 3
-        for one in (clients.polls, clients.orders, clients.drains):
-            assert (await one.get(f"{double}/health")).status_code == 200
-            assert not one.follow_redirects
-            assert not one.trust_env
+        assert len({id(client) for client in (clients.polls, clients.orders, clients.drains)}) == 3
+        for client in (clients.polls, clients.orders, clients.drains):
+            assert (await client.get(f"{double}/health")).status_code == 200
+            assert not client.follow_redirects
+            assert not client.trust_env
 
 
-async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_polls_do_not_block_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     # httpcore 1 keeps a connection that it gave to a waiting request just when that was given up, and never uses it.
     monkeypatch.setattr("patio.engine.http.POLL_SECONDS", 0.05)
     hangs = True
@@ -162,8 +162,10 @@ async def test_cancelled_polls_leave_the_next_one_its_way(monkeypatch: pytest.Mo
 
 
 def contexts(clients: EngineClients) -> set[int]:
-    transports = (one._transport for one in (clients.polls, clients.orders, clients.drains))
-    return {id(one._pool._ssl_context) for one in transports if isinstance(one, httpx.AsyncHTTPTransport)}
+    transports = (client._transport for client in (clients.polls, clients.orders, clients.drains))
+    return {
+        id(transport._pool._ssl_context) for transport in transports if isinstance(transport, httpx.AsyncHTTPTransport)
+    }
 
 
 @pytest.mark.parametrize(("url", "checked"), [("http://localhost:1", 0), ("https://localhost:1", 1)])
@@ -216,7 +218,7 @@ HOSTILE = {
 }
 
 
-async def words_of(call: Awaitable[object]) -> str | None:
+async def error_message(call: Awaitable[object]) -> str | None:
     try:
         await call
     except EngineError as fault:
@@ -224,10 +226,10 @@ async def words_of(call: Awaitable[object]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: bytes) -> None:
-    async with answering(saying(said)) as port:
+async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, answer: bytes) -> None:
+    async with answering(saying(answer)) as port:
         url = f"http://127.0.0.1:{port}"
         clients = open_clients(read_address(url), EngineTls())
         engine: Engine = Vllm(url, clients.polls, "k", clients.orders)
@@ -237,8 +239,8 @@ async def test_whatever_an_engine_answers_is_a_view_or_a_fault(kind: str, said: 
         assert view.listening, "something does listen"
         assert len(view.problem.encode()) < 5000
         for call in (engine.load("a", "/a"), engine.replace("a", "/a"), engine.unload("a"), engine.capacity()):
-            words = await words_of(call)
-            assert words is None or 0 < len(words.encode()) < 5000
+            message = await error_message(call)
+            assert message is None or 0 < len(message.encode()) < 5000
         sources = CountSources(url, "/metrics", ("x:running",), ("x:waiting",), loads=kind == "sglang")
         assert (await RequestCounter(sources, clients.drains).count()).outcome is not CountOutcome.GONE
         await clients.close()

@@ -52,7 +52,7 @@ def reason(fault: EngineError) -> EngineReason:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "permanent", "why"),
+    ("status", "body", "permanent", "reason"),
     [
         (404, '{"error":{"message":"No adapter found for /x","type":"NotFoundError"}}', True, "AdapterNotFound"),
         (404, '{"detail":"Not Found"}', True, "LoraUnavailable"),
@@ -80,14 +80,14 @@ def reason(fault: EngineError) -> EngineReason:
         (400, "[]", True, "AdapterRejected"),
     ],
 )
-def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
+def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, reason: str) -> None:
     fault = vllm.error_of_answer(vllm.LOAD, status, body)
-    assert (fault.permanent, fault.reason) == (permanent, why)
+    assert (fault.permanent, fault.reason) == (permanent, reason)
     assert fault.message
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "permanent", "why"),
+    ("status", "body", "permanent", "reason"),
     [
         (400, '{"success":false,"error_message":"LoRA is not enabled."}', True, "LoraUnavailable"),
         (400, '{"success":false,"error_message":"Repo id must be in the form"}', True, "AdapterNotFound"),
@@ -104,9 +104,9 @@ def test_vllm_faults_are_distinguished(status: int, body: str, permanent: bool, 
         (401, '{"error":"Unauthorized"}', True, "EngineUnauthorized"),
     ],
 )
-def test_sglang_faults_are_distinguished(status: int, body: str, permanent: bool, why: str) -> None:
+def test_sglang_faults_are_distinguished(status: int, body: str, permanent: bool, reason: str) -> None:
     fault = sglang.error_of_answer(sglang.LOAD, status, body)
-    assert (fault.permanent, fault.reason) == (permanent, why)
+    assert (fault.permanent, fault.reason) == (permanent, reason)
     assert fault.message
 
 
@@ -137,9 +137,9 @@ def test_rejected_admin_key_is_reported_with_its_remedy() -> None:
     async def refusal(api_key: str | None, admin_key: str | None) -> str:
         transport = httpx.MockTransport(lambda request: httpx.Response(401, json={"error": "Unauthorized"}))
         async with httpx.AsyncClient(transport=transport) as http:
-            with pytest.raises(EngineError) as refused:
+            with pytest.raises(EngineError) as raised:
                 await Sglang("http://engine", http, api_key, admin_key, None).unload("a")
-        return refused.value.message
+        return raised.value.message
 
     assert "unset it if the engine has only --api-key" in asyncio.run(refusal("a", "b"))
     assert "Set ENGINE_ADMIN_API_KEY" in asyncio.run(refusal("a", None))
@@ -162,7 +162,7 @@ ADAPTER = {"id": "a", "root": "/adapters/a", "parent": "tiny"}
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "entry",
     [
         {"id": 7},
         {"id": "b", "root": ["/b"], "parent": "tiny"},
@@ -174,8 +174,8 @@ ADAPTER = {"id": "a", "root": "/adapters/a", "parent": "tiny"}
         "b",
     ],
 )
-async def test_entry_of_the_list_that_is_none_is_left_out(odd: object, caplog: pytest.LogCaptureFixture) -> None:
-    answer = httpx.Response(200, content=json.dumps({"data": [BASE, odd, ADAPTER]}))
+async def test_entry_of_the_list_that_is_none_is_left_out(entry: object, caplog: pytest.LogCaptureFixture) -> None:
+    answer = httpx.Response(200, content=json.dumps({"data": [BASE, entry, ADAPTER]}))
     view = await view_of(answer)
     assert (view.ready, view.base_models, view.adapters) == (True, ("tiny",), {"a": "/adapters/a"})
     assert [record.message for record in caplog.records if "unreadable entries" in record.message]
@@ -201,11 +201,11 @@ async def test_invalid_list_is_reported_and_removes_nothing(content: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    ("length", "known"), [(512, 512), (True, None), (-1, None), (10**300, None), (None, None), ("512", None)]
+    ("length", "expected"), [(512, 512), (True, None), (-1, None), (10**300, None), (None, None), ("512", None)]
 )
-async def test_odd_length_of_the_context_is_none(length: object, known: int | None) -> None:
+async def test_odd_length_of_the_context_is_none(length: object, expected: int | None) -> None:
     view = await view_of(httpx.Response(200, content=json.dumps({"data": [{**BASE, "max_model_len": length}]})))
-    assert view.context_tokens == known
+    assert view.context_tokens == expected
 
 
 @pytest.mark.parametrize(("status", "ready"), [(503, False), (500, False), (404, False), (401, True), (200, True)])
@@ -231,32 +231,32 @@ async def test_steady_engine_gets_one_request_per_poll(kind: str, tmp_path: Path
         url = str(double)
         engine = Vllm(url, http, None) if kind == "vllm" else Sglang(url, http, None, None, None)
 
-        async def looks(number: int) -> list[EngineView]:
+        async def poll(number: int) -> list[EngineView]:
             double.requests.clear()
             return [await engine.view() for _ in range(number)]
 
-        def asked() -> tuple[int, int]:
+        def counts() -> tuple[int, int]:
             return len(double.calls(ready)), len(double.calls("/v1/models"))
 
-        await looks(1)
-        assert asked() == (1, 1)
-        await looks(4)
-        assert asked() == (2, 2)
+        await poll(1)
+        assert counts() == (1, 1)
+        await poll(4)
+        assert counts() == (2, 2)
         await engine.load("a", path)
-        assert [view.adapters for view in await looks(1)] == [{"a": path}], "the list after an order is a new one"
-        assert asked() == (1, 1)
+        assert [view.adapters for view in await poll(1)] == [{"a": path}], "the list after an order is a new one"
+        assert counts() == (1, 1)
         double.forget()
-        assert [view.adapters for view in await looks(2)][-1] == {}, "what vanishes is seen within two looks"
+        assert [view.adapters for view in await poll(2)][-1] == {}, "what vanishes is seen within two polls"
         double.fault(ready, status=503)
-        assert not all(view.ready for view in await looks(2)), "and so is an engine that is no longer ready"
+        assert not all(view.ready for view in await poll(2)), "and so is an engine that is no longer ready"
         double.clear_faults()
-        await looks(1)
-        assert asked() == (1, 1)
+        await poll(1)
+        assert counts() == (1, 1)
         await double.crash()
         assert not (await engine.view()).listening
         await double.start()
-        await looks(1)
-        assert asked() == (1, 1)
+        await poll(1)
+        assert counts() == (1, 1)
 
 
 async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> None:
@@ -274,19 +274,23 @@ async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> N
 
 
 def test_list_that_changes_by_itself_is_unreliable() -> None:
-    watched = ListStability()
-    said = [watched.observe({"a"} if look % 2 else set(), 0, may_evict=False, now=float(look)) for look in range(12)]
-    assert not any(said[:7])
-    assert all(said[7:])
-    assert watched.observe({"a"}, 0, may_evict=False, now=DISBELIEF)
-    assert not watched.observe({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
+    stability = ListStability()
+    verdicts = [
+        stability.observe({"a"} if number % 2 else set(), 0, may_evict=False, now=float(number)) for number in range(12)
+    ]
+    assert not any(verdicts[:7])
+    assert all(verdicts[7:])
+    assert stability.observe({"a"}, 0, may_evict=False, now=DISBELIEF)
+    assert not stability.observe({"a"}, 0, may_evict=False, now=7 + DISBELIEF)
 
 
 @pytest.mark.parametrize(("orders", "may_evict"), [(1, False), (0, True)])
 def test_orders_and_evictions_make_no_list_unsteady(orders: int, may_evict: bool) -> None:
-    watched = ListStability()
-    for look in range(100):
-        assert not watched.observe({"a"} if look % 2 else set(), look * orders, may_evict=may_evict, now=float(look))
+    stability = ListStability()
+    for number in range(100):
+        assert not stability.observe(
+            {"a"} if number % 2 else set(), number * orders, may_evict=may_evict, now=float(number)
+        )
 
 
 @pytest.mark.parametrize(

@@ -46,20 +46,20 @@ async def limits_known(client: SidecarClient) -> None:
 
 async def reaches(client: SidecarClient, name: str, state: str, reason: str) -> AdapterReport:
     async def check() -> AdapterReport | None:
-        found = {report.lora_name: report for report in (await client.adapters()).adapters}.get(name)
-        return found if found is not None and (found.state, found.reason) == (state, reason) else None
+        reached = {report.lora_name: report for report in (await client.adapters()).adapters}.get(name)
+        return reached if reached is not None and (reached.state, reached.reason) == (state, reason) else None
 
-    found: AdapterReport = await eventually(check, f"{name} is {state}, {reason}")
-    return found
+    reached: AdapterReport = await eventually(check, f"{name} is {state}, {reason}")
+    return reached
 
 
-async def looked(double: Double, times: int = 4) -> None:
-    seen = len(double.calls("/v1/models"))
+async def polled(double: Double, number: int = 4) -> None:
+    polls_before = len(double.calls("/v1/models"))
 
     async def check() -> bool:
-        return len(double.calls("/v1/models")) >= seen + times
+        return len(double.calls("/v1/models")) >= polls_before + number
 
-    await eventually(check, f"{times} looks later")
+    await eventually(check, f"{number} polls later")
 
 
 async def test_eviction_by_a_request_is_noticed_and_not_fought(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_eviction_by_a_request_is_noticed_and_not_fought(sidecar: StartSid
         await reaches(client, "a", "Loaded", "Loaded")
         evicted = await reaches(client, "b", "Failed", "EvictedByEngine")
         assert "--max-loaded-loras" in evicted.message
-        await looked(double)
+        await polled(double)
         assert len(double.calls(LOAD)) == loads, "loading it again would evict the next one"
         assert (await client.ready()).ready
 
@@ -101,19 +101,19 @@ async def test_unload_that_a_request_undoes_is_made_again(sidecar: StartSidecar,
         assert await ask(double, "tiny:a") == 200, "SGLang 0.5.23 answers, and has it again"
         assert double.adapters == {"a": path}
 
-        async def away() -> bool:
+        async def is_unloaded() -> bool:
             return not double.adapters and not (await client.adapters()).adapters
 
-        await eventually(away, "it is unloaded once more")
+        await eventually(is_unloaded, "it is unloaded once more")
         assert await ask(double, "tiny:a") == 200
-        back = await reaches(client, "a", "Unloading", "ReloadedByEngine")
-        assert back.owner is None
-        assert "request" in back.message
-        await eventually(away, "and again, after a pause")
+        report = await reaches(client, "a", "Unloading", "ReloadedByEngine")
+        assert report.owner is None
+        assert "request" in report.message
+        await eventually(is_unloaded, "and again, after a pause")
         assert len(double.calls(UNLOAD)) == 3
 
 
-async def test_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_adapter_that_comes_back_can_be_ordered_again(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang") as double, sidecar(double) as client:
         await ready(client)
@@ -122,7 +122,7 @@ async def test_adapter_that_comes_back_can_be_wanted_again(sidecar: StartSidecar
         for _ in range(2):
             await ask(double, "tiny:a")
         assert (await client.load(load_request("a", path, owner=OWNER))).state is AdapterState.LOADED
-        await looked(double)
+        await polled(double)
         assert double.adapters == {"a": path}
 
 
@@ -136,10 +136,10 @@ async def test_return_paths_survive_sidecar_restart_not_engine_restart(sidecar: 
         assert double.adapters == {"a": path}
         async with sidecar(double) as client:
 
-            async def away() -> bool:
+            async def is_unloaded() -> bool:
                 return not double.adapters
 
-            await eventually(away, "it is unloaded once more")
+            await eventually(is_unloaded, "it is unloaded once more")
             await double.crash()
 
             async def down() -> bool:
@@ -149,7 +149,7 @@ async def test_return_paths_survive_sidecar_restart_not_engine_restart(sidecar: 
             await double.start()
             # What the engine is started with is the engine's own again.
             await reaches(client, "a", "Loaded", "Unmanaged")
-            await looked(double)
+            await polled(double)
             assert double.adapters == {"a": path}
 
 
@@ -166,7 +166,7 @@ async def test_adapter_loaded_at_engine_after_unload_is_left_alone(
             body = {"lora_name": "a" if other else "b", "lora_path": elsewhere}
             (await http.post(f"{double}{LOAD}", json=body)).raise_for_status()
         await reaches(client, "a" if other else "b", "Loaded", "Unmanaged")
-        await looked(double)
+        await polled(double)
         assert list(double.adapters.values()) == [elsewhere]
 
 
@@ -185,12 +185,12 @@ async def test_several_tokenizers_are_reported_and_flap_nothing(sidecar: StartSi
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", tokenizer_workers=2) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", path))
-        assert (refused.value.code, refused.value.retryable) == ("LoraUnavailable", False)
-        assert "--tokenizer-worker-num" in refused.value.message
+        assert (raised.value.code, raised.value.retryable) == ("LoraUnavailable", False)
+        assert "--tokenizer-worker-num" in raised.value.message
         reports = (await client.adapters()).adapters
-        await looked(double)
+        await polled(double)
         assert (await client.adapters()).adapters == reports, "nothing changes from look to look"
         assert (await client.ready()).ready, "the base model answers"
         assert not double.calls(LOAD)
@@ -222,12 +222,12 @@ async def test_list_that_alternates_is_reported_without_server_info(sidecar: Sta
         await client.load(load_request("a", "/adapters/a", wait=0))
         failed = await reaches(client, "a", "Failed", "LoraUnavailable")
         assert "from poll to poll" in failed.message
-        seen = lists
+        lists_before = lists
 
-        async def later() -> bool:
-            return lists >= seen + 6
+        async def is_polled_again() -> bool:
+            return lists >= lists_before + 6
 
-        await eventually(later, "six looks later")
+        await eventually(is_polled_again, "six polls later")
         assert (await reaches(client, "a", "Failed", "LoraUnavailable")).since == failed.since
         assert (await client.ready()).ready
 
@@ -236,13 +236,13 @@ async def test_sglang_that_lists_no_adapters_is_reported(sidecar: StartSidecar, 
     path = str(write_adapter(tmp_path / "a"))
     async with running_double(engine="sglang", lists_adapters=False) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", path))
-        assert (refused.value.code, refused.value.retryable) == ("NotListed", False)
-        assert "0.5.6" in refused.value.message
+        assert (raised.value.code, raised.value.retryable) == ("NotListed", False)
+        assert "0.5.6" in raised.value.message
         assert double.adapters == {}, "what can not be read back is not left behind"
         loads = len(double.calls(LOAD))
-        await looked(double)
+        await polled(double)
         assert len(double.calls(LOAD)) == loads
         assert (await client.ready()).ready
 
@@ -261,13 +261,13 @@ async def test_repeated_unload_behind_a_load_keeps_new_weights(
         async with lock:  # given in the order in which it was asked for, also to whom nobody listens any more
             if path == UNLOAD:
                 await asyncio.sleep(0.2)
-                there = adapters.pop(name, None) is not None
+                success = adapters.pop(name, None) is not None
                 await requests_ended.wait()
             else:
-                there = name not in adapters
+                success = name not in adapters
                 adapters.setdefault(name, body["lora_path"])
-        words = {"error_message": "LoRA adapter is already loaded" if path == LOAD else "It does not exist"}
-        return httpx.Response(200 if there else 400, json={"success": there, **({} if there else words)})
+        error = {"error_message": "LoRA adapter is already loaded" if path == LOAD else "It does not exist"}
+        return httpx.Response(200 if success else 400, json={"success": success, **({} if success else error)})
 
     async def engine(request: httpx.Request) -> httpx.Response:
         nonlocal unloads
@@ -276,12 +276,20 @@ async def test_repeated_unload_behind_a_load_keeps_new_weights(
             base = {"id": "tiny", "root": "tiny", "parent": None}
             return httpx.Response(
                 200,
-                json={"data": [base, *({"id": one, "root": at, "parent": "tiny"} for one, at in adapters.items())]},
+                json={
+                    "data": [
+                        base,
+                        *(
+                            {"id": adapter_name, "root": adapter_path, "parent": "tiny"}
+                            for adapter_name, adapter_path in adapters.items()
+                        ),
+                    ]
+                },
             )
         if request.method == "GET":
             return httpx.Response(200, json={})
         changing = asyncio.create_task(change(path, json.loads(request.content)))
-        under_way.add(changing)
+        changes.add(changing)
         if path == LOAD:
             load_asked.set()
         else:
@@ -290,9 +298,9 @@ async def test_repeated_unload_behind_a_load_keeps_new_weights(
                 requests_ended.set()
         return await asyncio.shield(changing)
 
-    under_way: set[asyncio.Task[httpx.Response]] = set()
+    changes: set[asyncio.Task[httpx.Response]] = set()
     async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as http:
         await Sglang("http://engine", http, None, None, None).replace("a", "/two")
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*changes)
     assert unloads >= 2
     assert adapters == {"a": "/two"}

@@ -37,7 +37,7 @@ def test_capacity_is_what_the_configuration_says(labels: dict[str, object], toke
 
 
 def test_capacity_keeps_whose_it_is_and_no_configuration() -> None:
-    made = kv_cache_tokens(
+    derived = kv_cache_tokens(
         [
             config(block_size=16, engine="0", num_gpu_blocks="None"),
             config(block_size=16, engine="0", num_gpu_blocks="5", model_name="m"),
@@ -45,7 +45,7 @@ def test_capacity_keeps_whose_it_is_and_no_configuration() -> None:
             config(num_gpu_blocks="7", block_size=16, model_name="m", engine="1"),
         ]
     )
-    assert [(dict(labels), value) for labels, value in made] == [
+    assert [(dict(labels), value) for labels, value in derived] == [
         ({b"engine": b"0", b"model_name": b"m"}, 80),
         ({b"engine": b"1", b"model_name": b"m"}, 112),
     ]
@@ -79,14 +79,18 @@ def test_adapters_without_the_labels_to_count_give_nothing() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 10**6))))
 def test_sum_is_over_its_label_alone(values: list[tuple[str, str, int]]) -> None:
-    made = sum_over(b"cache_source")([config(model=m, cache_source=c)._replace(value=v) for c, m, v in values])
-    expected = {m: sum(v for _, model, v in values if model == m) for _, m, _ in values}
-    assert {labels[0][1].decode(): value for labels, value in made} == expected
+    derived = sum_over(b"cache_source")(
+        [config(model=model_name, cache_source=source)._replace(value=value) for source, model_name, value in values]
+    )
+    expected = {
+        model_name: sum(value for _, model, value in values if model == model_name) for _, model_name, _ in values
+    }
+    assert {labels[0][1].decode(): value for labels, value in derived} == expected
 
 
 def test_labels_in_another_order_are_the_same_series() -> None:
-    made = sum_over(b"s")([Read(b'a="1",b="2",s="x"', 1), Read(b'b="2",s="y",a="1"', 2)])
-    assert list(made) == [Sample(((b"a", b"1"), (b"b", b"2")), 3)]
+    derived = sum_over(b"s")([Read(b'a="1",b="2",s="x"', 1), Read(b'b="2",s="y",a="1"', 2)])
+    assert list(derived) == [Sample(((b"a", b"1"), (b"b", b"2")), 3)]
 
 
 @pytest.mark.parametrize("rest", [b" x", b" 1_000", b" 0x1p3", b" --1"])
@@ -96,6 +100,6 @@ def test_value_that_is_no_number_is_left_alone(rest: bytes) -> None:
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_quoting_makes_a_value_that_ends_where_it_should(value: str) -> None:
-    made = sum_over(b"none")([Read(b'a="' + quoted(value) + b'",b="2"', 1)])
-    ((labels, _),) = made
+    derived = sum_over(b"none")([Read(b'a="' + quoted(value) + b'",b="2"', 1)])
+    ((labels, _),) = derived
     assert [name for name, _ in labels] == [b"a", b"b"]

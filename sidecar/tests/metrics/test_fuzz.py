@@ -26,10 +26,10 @@ def test_laws_are_broken_by_what_breaks_them() -> None:
     assert broken_law(text, case, Counted()) is None
     # Rules that rename one family to another's name, that write a broken label, that do not know their own names.
     (row,) = [row for row in case.rules.rows if row.begins == b"\npatio:num_requests_running"]
-    for rows, brace, words in (
+    for rows, brace, message in (
         ((row, row), case.rules.brace, "a header is there twice"),
         ((replace(row, begins=b"\npatio:num_requests_waiting"),), case.rules.brace, "did not give"),
         ((row,), b"{broken,", "cannot"),
     ):
-        bent = replace(case, rules=replace(case.rules, rows=rows, brace=brace))
-        assert words in (broken_law(text, bent, Counted()) or "")
+        broken_case = replace(case, rules=replace(case.rules, rows=rows, brace=brace))
+        assert message in (broken_law(text, broken_case, Counted()) or "")

@@ -27,45 +27,45 @@ OLDER = Path(__file__).parents[1] / "older_engines"
 CONTEXT = {"model_context_tokens": (Sample(((b"model_name", b"tiny"),), 512),)}
 
 
-def written(text: bytes, engine: EngineKind) -> dict[str, dict[tuple[str, ...], float]]:
+def added_samples(text: bytes, engine: EngineKind) -> dict[str, dict[tuple[str, ...], float]]:
     """Return what is added: for each sample name, values by sorted label values, without our label."""
-    out = rewrite(text, compile_rules(engine, ("patio",)), supplied=CONTEXT).text
-    assert out.startswith(text)
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(out.removeprefix(text).decode()):
+    page = rewrite(text, compile_rules(engine, ("patio",)), supplied=CONTEXT).text
+    assert page.startswith(text)
+    series_by_name: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(page.removeprefix(text).decode()):
         for sample in family.samples:
             labels = dict(sample.labels)
             assert labels.pop("inference_engine") == engine.value
             key = tuple(f"{name}={value}" for name, value in sorted(labels.items()))
-            series = found.setdefault(sample.name.removeprefix("patio:"), {})
+            series = series_by_name.setdefault(sample.name.removeprefix("patio:"), {})
             assert key not in series
             series[key] = sample.value
-    return found
+    return series_by_name
 
 
-def families(found: dict[str, dict[tuple[str, ...], float]]) -> set[str]:
-    names = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in found}
+def families(series_by_name: dict[str, dict[tuple[str, ...], float]]) -> set[str]:
+    names = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in series_by_name}
     return {name for name in names if not name.endswith("_created")}
 
 
 def test_every_sourced_family_comes_out_of_recorded_vllm(recordings: Path) -> None:
-    found = written((recordings / "vllm/metrics-0.32.0.txt").read_bytes(), EngineKind.VLLM)
+    added = added_samples((recordings / "vllm/metrics-0.32.0.txt").read_bytes(), EngineKind.VLLM)
     # Recorded without speculative decoding; the other one has become two counters.
-    assert set(SOURCES[EngineKind.VLLM]) - families(found) == {"prefix_cache_hit_ratio", "spec_decode_acceptance_ratio"}
-    assert found["kv_cache_capacity_tokens"] == {("engine=0",): 2097152.0}
-    assert found["lora_slots"] == {(): 2.0}
-    assert found["lora_slots_used"] == {(): 2.0}
-    assert found["model_context_tokens"] == {("model_name=tiny",): 512.0}
+    assert set(SOURCES[EngineKind.VLLM]) - families(added) == {"prefix_cache_hit_ratio", "spec_decode_acceptance_ratio"}
+    assert added["kv_cache_capacity_tokens"] == {("engine=0",): 2097152.0}
+    assert added["lora_slots"] == {(): 2.0}
+    assert added["lora_slots_used"] == {(): 2.0}
+    assert added["model_context_tokens"] == {("model_name=tiny",): 512.0}
 
 
 def test_every_sourced_family_comes_out_of_recorded_sglang(recordings: Path) -> None:
-    found = written((recordings / "sglang/metrics_busy.txt").read_bytes(), EngineKind.SGLANG)
+    added = added_samples((recordings / "sglang/metrics_busy.txt").read_bytes(), EngineKind.SGLANG)
     # No request was aborted and none was put back: SGLang has these counters from the first one on.
-    assert set(SOURCES[EngineKind.SGLANG]) - families(found) == {"request_errors_total", "preemptions_total"}
-    assert found["prefix_cache_hits_total"] == {("engine_type=unified", "model_name=tiny"): 13.0}
-    (context,) = found["model_context_tokens"].values()
+    assert set(SOURCES[EngineKind.SGLANG]) - families(added) == {"request_errors_total", "preemptions_total"}
+    assert added["prefix_cache_hits_total"] == {("engine_type=unified", "model_name=tiny"): 13.0}
+    (context,) = added["model_context_tokens"].values()
     assert context == 512.0
-    assert next(iter(found["model_context_tokens"]))[0] == "engine_type=unified", "its own metric comes before asking"
+    assert next(iter(added["model_context_tokens"]))[0] == "engine_type=unified", "its own metric comes before asking"
 
 
 def test_no_family_is_without_a_source() -> None:
@@ -74,48 +74,48 @@ def test_no_family_is_without_a_source() -> None:
 
 
 def test_vllm_0_6() -> None:
-    found = written((OLDER / "vllm-0.6.txt").read_bytes(), EngineKind.VLLM)
+    added = added_samples((OLDER / "vllm-0.6.txt").read_bytes(), EngineKind.VLLM)
     model = ("model_name=qwen",)
-    assert families(found) == set(SOURCES[EngineKind.VLLM]) - {
+    assert families(added) == set(SOURCES[EngineKind.VLLM]) - {
         "request_prefill_time_seconds",
         "request_decode_time_seconds",
         "prefix_cache_queries_total",
         "prefix_cache_hits_total",
         "request_errors_total",
     }
-    assert found["kv_cache_usage_ratio"] == found["gpu_cache_usage_perc"] == {model: 0.25}
-    assert found["kv_cache_capacity_tokens"] == {(): 11560.0 * 16}
-    assert (found["lora_slots"], found["lora_slots_used"]) == ({(): 4.0}, {(): 0.0})
-    assert found["prefix_cache_hit_ratio"] == {model: -1.0}, "what the engine says is not made prettier"
+    assert added["kv_cache_usage_ratio"] == added["gpu_cache_usage_perc"] == {model: 0.25}
+    assert added["kv_cache_capacity_tokens"] == {(): 11560.0 * 16}
+    assert (added["lora_slots"], added["lora_slots_used"]) == ({(): 4.0}, {(): 0.0})
+    assert added["prefix_cache_hit_ratio"] == {model: -1.0}, "what the engine says is not made prettier"
     assert (
-        found["inter_token_latency_seconds_count"] == found["time_per_output_token_seconds_count"] == {model: 147223.0}
+        added["inter_token_latency_seconds_count"] == added["time_per_output_token_seconds_count"] == {model: 147223.0}
     )
-    assert found["request_queue_time_seconds_sum"] == {model: 12.5}
-    assert found["requests_finished_total"]["finished_reason=abort", "model_name=qwen"] == 28.0
+    assert added["request_queue_time_seconds_sum"] == {model: 12.5}
+    assert added["requests_finished_total"]["finished_reason=abort", "model_name=qwen"] == 28.0
 
 
 def test_vllm_0_8_prefix_cache_counters_have_first_name() -> None:
-    found = written((OLDER / "vllm-0.8.txt").read_bytes(), EngineKind.VLLM)
-    assert found["prefix_cache_queries_total"] == {("model_name=qwen",): 9713.0}
-    assert found["prefix_cache_hits_total"] == {("model_name=qwen",): 4444.0}
-    assert found["request_queue_time_seconds_created"] == {("model_name=qwen",): 1742624023.7545855}
-    assert (found["lora_slots"], found["lora_slots_used"]) == ({(): 0.0}, {(): 0.0})
+    added = added_samples((OLDER / "vllm-0.8.txt").read_bytes(), EngineKind.VLLM)
+    assert added["prefix_cache_queries_total"] == {("model_name=qwen",): 9713.0}
+    assert added["prefix_cache_hits_total"] == {("model_name=qwen",): 4444.0}
+    assert added["request_queue_time_seconds_created"] == {("model_name=qwen",): 1742624023.7545855}
+    assert (added["lora_slots"], added["lora_slots_used"]) == ({(): 0.0}, {(): 0.0})
 
 
 def test_vllm_0_10_new_names_win_over_old_ones() -> None:
-    found = written((OLDER / "vllm-0.10.txt").read_bytes(), EngineKind.VLLM)
+    added = added_samples((OLDER / "vllm-0.10.txt").read_bytes(), EngineKind.VLLM)
     key = ("engine=0", "model_name=glm")
-    assert found["prefix_cache_queries_total"] == {key: 32.0}
-    assert found["prefix_cache_hits_total"] == {key: 16.0}
-    assert found["kv_cache_usage_ratio"] == {key: 9.75010481363281e-06}
-    assert found["kv_cache_capacity_tokens"] == {("engine=0",): 25642.0 * 16, ("engine=1",): 25640.0 * 16}
-    assert found["inter_token_latency_seconds_count"] == found["time_per_output_token_seconds_count"] == {key: 9.0}
+    assert added["prefix_cache_queries_total"] == {key: 32.0}
+    assert added["prefix_cache_hits_total"] == {key: 16.0}
+    assert added["kv_cache_usage_ratio"] == {key: 9.75010481363281e-06}
+    assert added["kv_cache_capacity_tokens"] == {("engine=0",): 25642.0 * 16, ("engine=1",): 25640.0 * 16}
+    assert added["inter_token_latency_seconds_count"] == added["time_per_output_token_seconds_count"] == {key: 9.0}
 
 
 def test_sglang_0_4_6() -> None:
-    found = written((OLDER / "sglang-0.4.6.txt").read_bytes(), EngineKind.SGLANG)
+    added = added_samples((OLDER / "sglang-0.4.6.txt").read_bytes(), EngineKind.SGLANG)
     model = ("model_name=llama",)
-    assert families(found) == {
+    assert families(added) == {
         "num_requests_running",
         "num_requests_waiting",
         "input_tokens_total",
@@ -131,29 +131,29 @@ def test_sglang_0_4_6() -> None:
         "requests_finished_total",
         "model_context_tokens",
     }
-    assert found["prefix_cache_hits_total"] == {model: 512.0}
-    assert found["input_tokens_total"] == {model: 8128902.0}
-    assert found["model_context_tokens"] == {("model_name=tiny",): 512.0}, "no metric tells, /v1/models does"
+    assert added["prefix_cache_hits_total"] == {model: 512.0}
+    assert added["input_tokens_total"] == {model: 8128902.0}
+    assert added["model_context_tokens"] == {("model_name=tiny",): 512.0}, "no metric tells, /v1/models does"
 
 
 def test_sglang_0_5() -> None:
-    found = written((OLDER / "sglang-0.5.txt").read_bytes(), EngineKind.SGLANG)
-    assert len(found["num_requests_running"]) == 2, "one series for each rank: a query sums them"
-    assert list(found["kv_cache_capacity_tokens"].values()) == [1617210.0]
-    assert list(found["preemptions_total"].values()) == [48.0], "the counter, not the gauge of the last batch"
-    assert list(found["request_errors_total"].values()) == [3.0]
-    assert found["prefix_cache_hits_total"] == {
+    added = added_samples((OLDER / "sglang-0.5.txt").read_bytes(), EngineKind.SGLANG)
+    assert len(added["num_requests_running"]) == 2, "one series for each rank: a query sums them"
+    assert list(added["kv_cache_capacity_tokens"].values()) == [1617210.0]
+    assert list(added["preemptions_total"].values()) == [48.0], "the counter, not the gauge of the last batch"
+    assert list(added["request_errors_total"].values()) == [3.0]
+    assert added["prefix_cache_hits_total"] == {
         ("engine_type=unified", "model_name=qwen"): 3000013.0,
         ("engine_type=unified", "model_name=other"): 7.0,
     }
-    assert list(found["request_queue_time_seconds_sum"].values()) == [0.5]
+    assert list(added["request_queue_time_seconds_sum"].values()) == [0.5]
 
 
 @pytest.mark.parametrize("file", sorted(OLDER.iterdir()), ids=lambda file: file.stem)
 def test_older_engines_source_is_not_taken_for_another_engine(file: Path) -> None:
     other = EngineKind.SGLANG if file.stem.startswith("vllm") else EngineKind.VLLM
-    assert families(written(file.read_bytes(), other)) == {"model_context_tokens"}
+    assert families(added_samples(file.read_bytes(), other)) == {"model_context_tokens"}
 
 
-def test_what_is_asked_has_no_metric_before_it_on_vllm() -> None:
+def test_context_tokens_have_no_metric_before_them_on_vllm() -> None:
     assert all(isinstance(source, Supplied) for source in SOURCES[EngineKind.VLLM]["model_context_tokens"])

@@ -46,17 +46,17 @@ def promlint() -> Path:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_promtool_accepts_pages_and_finds_only_colons(promlint: Path, file: Path) -> None:
     engine = EngineKind.SGLANG if "sglang" in str(file.relative_to(file.parents[1])) else EngineKind.VLLM
-    own = sidecar_metrics(CollectorRegistry(), engine.value)
-    own.scrape_errors.labels("timeout").inc()
-    text = rewrite(file.read_bytes(), compile_rules(engine, VOCABULARIES), own.text()).text
+    self_metrics = sidecar_metrics(CollectorRegistry(), engine.value)
+    self_metrics.scrape_errors.labels("timeout").inc()
+    text = rewrite(file.read_bytes(), compile_rules(engine, VOCABULARIES), self_metrics.text()).text
     checked = subprocess.run([promlint], input=text, capture_output=True, check=False)
     assert checked.returncode == 3, checked.stderr
     findings = [line.partition(" ")[::2] for line in checked.stderr.decode().splitlines()]
-    ours = {words for name, words in findings if name.partition(":")[0] in VOCABULARIES}
-    assert ours == {COLON}
-    assert {words for _, words in findings} <= ENGINES_OWN
+    own_findings = {finding for name, finding in findings if name.partition(":")[0] in VOCABULARIES}
+    assert own_findings == {COLON}
+    assert {finding for _, finding in findings} <= ENGINES_OWN
 
 
-def test_promtool_rejects_a_family_that_is_there_twice(promlint: Path) -> None:
+def test_promtool_rejects_a_repeated_family(promlint: Path) -> None:
     text = b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n"
     assert subprocess.run([promlint], input=text, capture_output=True, check=False).returncode == 1

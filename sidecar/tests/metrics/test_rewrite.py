@@ -28,20 +28,20 @@ RECORDED = [
 
 def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Read a text with the official parser: value by name and labels."""
-    found = {}
+    values_by_key = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             key = (sample.name, frozenset(sample.labels.items()))
-            assert key not in found, f"twice: {key}"
-            found[key] = sample.value
-    return found
+            assert key not in values_by_key, f"twice: {key}"
+            values_by_key[key] = sample.value
+    return values_by_key
 
 
 def added(text: bytes, engine: EngineKind = EngineKind.VLLM, prefixes: tuple[str, ...] = ("patio",)) -> bytes:
     """Return what the rewriting adds to a text."""
-    out = rewrite(text, compile_rules(engine, prefixes)).text
-    assert out.startswith(text)
-    return out.removeprefix(text)
+    page = rewrite(text, compile_rules(engine, prefixes)).text
+    assert page.startswith(text)
+    return page.removeprefix(text)
 
 
 @pytest.mark.parametrize(("engine", "file"), RECORDED)
@@ -51,8 +51,8 @@ def test_standard_samples_have_labels_and_value_of_source(recordings: Path, engi
     # What is more than a rename has its values tested in test_sidecar_vocabulary.
     table = SOURCES[engine]
     sources = {name: [source for source in table[name] if isinstance(source, str)] for name in table}
-    made = {f"patio:{name}" for name in table if any(isinstance(source, Derived) for source in table[name])}
-    standard = {key: value for key, value in standard.items() if key[0] not in made}
+    derived = {f"patio:{name}" for name in table if any(isinstance(source, Derived) for source in table[name])}
+    standard = {key: value for key, value in standard.items() if key[0] not in derived}
     assert standard
     suffixes = ("", "_bucket", "_sum", "_count", "_created")
     for (name, labels), value in standard.items():
@@ -60,24 +60,26 @@ def test_standard_samples_have_labels_and_value_of_source(recordings: Path, engi
             (family, suffix) for family in sources for suffix in suffixes if name == f"patio:{family}{suffix}"
         )
         assert ("inference_engine", engine.value) in labels
-        without = labels - {("inference_engine", engine.value)}
-        found = [original[key] for source in sources[family] if (key := (source + suffix, without)) in original]
-        assert found
-        assert str(found[0]) == str(value)
+        source_labels = labels - {("inference_engine", engine.value)}
+        source_values = [
+            original[key] for source in sources[family] if (key := (source + suffix, source_labels)) in original
+        ]
+        assert source_values
+        assert str(source_values[0]) == str(value)
     for family in sources:
         for source in sources[family][:1]:
             expected = sum(
                 1 for name, _ in original if name.startswith(source) and name.removeprefix(source) in suffixes
             )
-            got = sum(1 for name, _ in standard if name.removeprefix(f"patio:{family}") in suffixes)
-            assert got == expected or expected == 0, family
+            count = sum(1 for name, _ in standard if name.removeprefix(f"patio:{family}") in suffixes)
+            assert count == expected or expected == 0, family
 
 
 @pytest.mark.parametrize(("engine", "file"), RECORDED)
 def test_one_help_and_one_type_line_stand_before_each_family(recordings: Path, engine: EngineKind, file: str) -> None:
     text = rewrite((recordings / file).read_bytes(), compile_rules(engine, tuple(VOCABULARIES))).text.decode()
-    for word in ("HELP", "TYPE"):
-        named = [line.split(" ")[2] for line in text.split("\n") if line.startswith(f"# {word} ")]
+    for keyword in ("HELP", "TYPE"):
+        named = [line.split(" ")[2] for line in text.split("\n") if line.startswith(f"# {keyword} ")]
         assert len(named) == len(set(named))
     assert samples(text.encode())
 
@@ -110,15 +112,17 @@ def test_source_that_is_absent_gives_no_series(recordings: Path) -> None:
 def test_other_vocabularies_get_their_own_prefix(recordings: Path) -> None:
     text = added((recordings / "vllm/metrics-0.32.0.txt").read_bytes(), prefixes=("matrixinfer", "kthena")).decode()
     families = [line.split(" ")[2] for line in text.split("\n") if line.startswith("# TYPE ")]
-    plain = [name for name in families if not name.endswith("_created")]
-    assert sorted(plain) == sorted(f"{p}:{name}" for p in ("matrixinfer", "kthena") for name in VOCABULARIES[p])
+    without_created = [name for name in families if not name.endswith("_created")]
+    assert sorted(without_created) == sorted(
+        f"{prefix}:{name}" for prefix in ("matrixinfer", "kthena") for name in VOCABULARIES[prefix]
+    )
 
 
 def test_newer_of_two_sources_is_taken() -> None:
-    new = b"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.5\n"
-    old = b"# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.25\n"
-    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.25\n' in added(old)
-    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.5\n' in added(old + new)
+    newer = b"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.5\n"
+    older = b"# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.25\n"
+    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.25\n' in added(older)
+    assert b'patio:kv_cache_usage_ratio{inference_engine="vllm"} 0.5\n' in added(older + newer)
 
 
 def test_old_vllm_gives_both_latencies_from_one_source() -> None:
@@ -163,7 +167,7 @@ def test_hazards_of_real_texts_are_survived(line: bytes, end: bytes) -> None:
     assert added(text).endswith(line.strip().split(b"}")[-1].lstrip(b"vllm:num_requests_running") + b"\n")
 
 
-def test_label_that_is_there_is_not_overwritten() -> None:
+def test_existing_label_is_not_overwritten() -> None:
     line = b'vllm:num_requests_running{a="inference_engine=",inference_engine="mine"} 1\n'
     (key,) = samples(added(b"# TYPE vllm:num_requests_running gauge\n" + line))
     assert ("inference_engine", "mine") in key[1]
@@ -197,20 +201,20 @@ def test_name_that_the_engine_has_stays_the_engines() -> None:
         b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
         b"# TYPE patio:engine_up gauge\npatio:engine_up 7\n"
     )
-    z = b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n"
-    own = b"# HELP patio:engine_up x\n# TYPE patio:engine_up gauge\npatio:engine_up 1.0\n" + z
-    out = rewrite(text, VLLM, own)
-    assert samples(out.text)["patio:num_requests_running", frozenset()] == 9
-    assert samples(out.text)["patio:engine_up", frozenset()] == 7
-    assert samples(out.text)["patio:z", frozenset()] == 1
-    assert out.conflicts == ("patio:num_requests_running", "patio:engine_up")
+    family_z = b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n"
+    own_text = b"# HELP patio:engine_up x\n# TYPE patio:engine_up gauge\npatio:engine_up 1.0\n" + family_z
+    rewritten = rewrite(text, VLLM, own_text)
+    assert samples(rewritten.text)["patio:num_requests_running", frozenset()] == 9
+    assert samples(rewritten.text)["patio:engine_up", frozenset()] == 7
+    assert samples(rewritten.text)["patio:z", frozenset()] == 1
+    assert rewritten.conflicts == ("patio:num_requests_running", "patio:engine_up")
 
 
 def test_end_mark_does_not_hide_what_follows() -> None:
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n# EOF\n"
-    out = rewrite(text, VLLM, b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n").text
-    assert out.startswith(text), "in this format it is a comment like any other"
-    assert len(samples(out)) == 3
+    page = rewrite(text, VLLM, b"# HELP patio:z x\n# TYPE patio:z gauge\npatio:z 1.0\n").text
+    assert page.startswith(text), "in this format it is a comment like any other"
+    assert len(samples(page)) == 3
 
 
 OPENMETRICS = b"""# HELP vllm:prompt_tokens Prompt tokens.
@@ -234,21 +238,21 @@ vllm:num_requests_running{model_name="m"} 4.0
 
 def test_openmetrics_stays_openmetrics() -> None:
     registry = CollectorRegistry()
-    own = sidecar_metrics(registry)
-    own.scrape_errors.labels("timeout").inc()
+    self_metrics = sidecar_metrics(registry)
+    self_metrics.scrape_errors.labels("timeout").inc()
     rules = compile_rules(EngineKind.VLLM, tuple(VOCABULARIES), Format.OPENMETRICS)
-    out = rewrite(OPENMETRICS, rules, own.text(Format.OPENMETRICS)).text
-    assert out.startswith(OPENMETRICS.removesuffix(b"# EOF\n"))
-    assert out.count(b"# EOF") == 1
-    assert out.endswith(b"# EOF\n")
-    found = {family.name: family for family in strict_families(out.decode())}
-    tokens = found["patio:input_tokens"]
+    page = rewrite(OPENMETRICS, rules, self_metrics.text(Format.OPENMETRICS)).text
+    assert page.startswith(OPENMETRICS.removesuffix(b"# EOF\n"))
+    assert page.count(b"# EOF") == 1
+    assert page.endswith(b"# EOF\n")
+    families_by_name = {family.name: family for family in strict_families(page.decode())}
+    tokens = families_by_name["patio:input_tokens"]
     assert (tokens.type, tokens.samples[0].name, tokens.samples[0].value) == ("counter", "patio:input_tokens_total", 7)
-    assert len(found["patio:e2e_request_latency_seconds"].samples) == 5
-    assert "matrixinfer:e2e_request_latency_seconds" in found
-    assert found["patio:kv_cache_capacity_tokens"].samples[0].value == 64
-    assert found["patio:engine_scrape_errors"].samples[0].value == 1
-    (running,) = found["patio:num_requests_running"].samples
+    assert len(families_by_name["patio:e2e_request_latency_seconds"].samples) == 5
+    assert "matrixinfer:e2e_request_latency_seconds" in families_by_name
+    assert families_by_name["patio:kv_cache_capacity_tokens"].samples[0].value == 64
+    assert families_by_name["patio:engine_scrape_errors"].samples[0].value == 1
+    (running,) = families_by_name["patio:num_requests_running"].samples
     assert running.labels == {"model_name": "m", "inference_engine": "vllm"}
 
 
@@ -268,9 +272,9 @@ def test_lines_that_end_as_on_windows_are_read_and_stay() -> None:
         b"# HELP vllm:num_requests_running x\r\n# TYPE vllm:num_requests_running gauge\r\n"
         b'vllm:num_requests_running{m="x"} 4\r\n# TYPE vllm:num_requests_waiting gauge\r\nvllm:num_requests_waiting 5'
     )
-    out = added(text)
-    assert b"\r" not in out
-    assert sorted(samples(out).values()) == [4, 5]
+    additions = added(text)
+    assert b"\r" not in additions
+    assert sorted(samples(additions).values()) == [4, 5]
 
 
 def test_histogram_moves_with_its_created_series() -> None:
@@ -279,9 +283,9 @@ def test_histogram_moves_with_its_created_series() -> None:
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n" + bare + b"vllm:e2e_request_latency_seconds_sum 2\n"
         b"# TYPE vllm:e2e_request_latency_seconds_created gauge\nvllm:e2e_request_latency_seconds_created 1.5e+09\n"
     )
-    found = added(text)
-    assert b"# TYPE patio:e2e_request_latency_seconds_created gauge\n" in found
-    assert {name for name, _ in samples(found)} == {
+    additions = added(text)
+    assert b"# TYPE patio:e2e_request_latency_seconds_created gauge\n" in additions
+    assert {name for name, _ in samples(additions)} == {
         f"patio:e2e_request_latency_seconds{suffix}" for suffix in ("_bucket", "_count", "_sum", "_created")
     }
 
@@ -304,7 +308,7 @@ def test_summary_is_taken_for_nothing_else() -> None:
     assert added(text) == b""
 
 
-def test_prefixes_given_twice_write_nothing_twice(recordings: Path) -> None:
+def test_repeated_prefixes_write_nothing_twice(recordings: Path) -> None:
     text = (recordings / "vllm/metrics-0.32.0.txt").read_bytes()
     assert added(text, prefixes=("kthena", "patio", "kthena")) == added(text, prefixes=("kthena", "patio"))
 
@@ -319,14 +323,14 @@ def test_prefixes_given_twice_write_nothing_twice(recordings: Path) -> None:
         b"#  TYPE\tpatio:num_requests_running gauge\npatio:num_requests_running 9",
     ],
 )
-def test_name_of_ours_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
+def test_own_name_is_noticed_however_the_engine_writes_it(line: bytes) -> None:
     text = b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 4\n" + line + b"\n"
-    out = rewrite(text, VLLM)
-    assert out.text == text
-    assert out.conflicts == ("patio:num_requests_running",)
+    rewritten = rewrite(text, VLLM)
+    assert rewritten.text == text
+    assert rewritten.conflicts == ("patio:num_requests_running",)
 
 
-def test_part_of_a_histogram_of_ours_is_enough_to_give_way() -> None:
+def test_part_of_an_own_histogram_is_enough_to_give_way() -> None:
     text = (
         b"# TYPE patio:e2e_request_latency_seconds_sum gauge\npatio:e2e_request_latency_seconds_sum 1\n"
         b"# TYPE vllm:e2e_request_latency_seconds histogram\n"
@@ -340,25 +344,28 @@ def test_longer_engine_name_under_our_prefix_hides_nothing() -> None:
         b'# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{a="b"} 4\n'
         b'patio:num_requests_running_twice{a="b"} 8\n'
     )
-    out = rewrite(text, VLLM)
-    assert out.conflicts == ()
-    assert samples(out.text)["patio:num_requests_running", frozenset({("a", "b"), ("inference_engine", "vllm")})] == 4
-    assert len(samples(out.text)) == 3
+    rewritten = rewrite(text, VLLM)
+    assert rewritten.conflicts == ()
+    assert (
+        samples(rewritten.text)["patio:num_requests_running", frozenset({("a", "b"), ("inference_engine", "vllm")})]
+        == 4
+    )
+    assert len(samples(rewritten.text)) == 3
 
 
-def test_what_is_asked_elsewhere_is_written_as_a_sample() -> None:
+def test_supplied_value_is_written_as_a_sample() -> None:
     supplied = {"model_context_tokens": [Sample(((b"model_name", b"m"),), 2097152)]}
-    out = rewrite(b"", VLLM, supplied=supplied).text
-    assert b'\npatio:model_context_tokens{inference_engine="vllm",model_name="m"} 2.097152e+06\n' in out
+    page = rewrite(b"", VLLM, supplied=supplied).text
+    assert b'\npatio:model_context_tokens{inference_engine="vllm",model_name="m"} 2.097152e+06\n' in page
     assert rewrite(b"", compile_rules(EngineKind.VLLM, ("kthena",)), supplied=supplied).text == b""
 
 
 def test_no_standard_family_is_one_of_the_sidecars_own() -> None:
     registry = CollectorRegistry()
-    own = sidecar_metrics(registry)
-    text = own.text()
-    ours = {f"patio:{family.name}" for family in STANDARD}
-    assert not ours & {line.split(" ")[2] for line in text.decode().split("\n") if line.startswith("# TYPE ")}
+    self_metrics = sidecar_metrics(registry)
+    text = self_metrics.text()
+    standard_names = {f"patio:{family.name}" for family in STANDARD}
+    assert not standard_names & {line.split(" ")[2] for line in text.decode().split("\n") if line.startswith("# TYPE ")}
     assert rewrite(b"", VLLM, text).text == text
     # Engines bring process_open_fds and the like along, without a prefix.
     assert all(
@@ -374,9 +381,9 @@ def test_unprefixed_families_and_any_label_order_pass_untouched() -> None:
         b'vllm:num_requests_running{engine="0",model_name="m"} 1\n'
         b'vllm:num_requests_running{model_name="m",engine="1"} 2\n'
     )
-    out = added(text)
-    assert out.count(b"\n") == 4
-    assert sorted(samples(out).values()) == [1, 2]
+    additions = added(text)
+    assert additions.count(b"\n") == 4
+    assert sorted(samples(additions).values()) == [1, 2]
 
 
 def test_every_family_of_a_table_is_a_standard_one() -> None:
@@ -414,11 +421,11 @@ def texts(draw: st.DrawFn) -> bytes:
         if draw(st.booleans()):
             parts.append(f"# HELP {name} {draw(st.sampled_from(['', 'x', 'vllm:num_requests_running{}']))}")
         parts.append(f"# TYPE {name} {kind}")
-        seen = []
+        label_sets = []
         for labels in draw(st.lists(labelled, max_size=3)):
-            if labels in seen:
+            if labels in label_sets:
                 continue
-            seen.append(labels)
+            label_sets.append(labels)
             inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
             parts.append(f"{name}{'{' + inside + '}' if labels else ''} {draw(values)}")
     return "\n".join(parts).encode() + draw(st.sampled_from([b"", b"\n"]))
@@ -426,27 +433,29 @@ def texts(draw: st.DrawFn) -> bytes:
 
 @given(texts())
 def test_any_text_keeps_its_bytes_additions_have_its_samples(text: bytes) -> None:
-    out = rewrite(text, VLLM).text
-    assert out.startswith(text)
-    assert rewrite(text, VLLM).text == out
-    original, all_of_it = samples(text), samples(out)
-    assert {str(k): str(v) for k, v in all_of_it.items() if k in original} == {
-        str(k): str(v) for k, v in original.items()
+    page = rewrite(text, VLLM).text
+    assert page.startswith(text)
+    assert rewrite(text, VLLM).text == page
+    original, rewritten = samples(text), samples(page)
+    assert {str(key): str(value) for key, value in rewritten.items() if key in original} == {
+        str(key): str(value) for key, value in original.items()
     }
     for name, row in (("num_requests_running", "num_requests_running"), ("prompt_tokens_total", "input_tokens_total")):
-        before = {labels: str(value) for (n, labels), value in original.items() if n == f"vllm:{name}"}
-        after = {
-            labels - {("inference_engine", "vllm")}: str(value)
-            for (n, labels), value in all_of_it.items()
-            if n == f"patio:{row}"
+        expected = {
+            labels: str(value) for (sample_name, labels), value in original.items() if sample_name == f"vllm:{name}"
         }
-        assert after == before
+        actual = {
+            labels - {("inference_engine", "vllm")}: str(value)
+            for (sample_name, labels), value in rewritten.items()
+            if sample_name == f"patio:{row}"
+        }
+        assert actual == expected
 
 
 @given(texts())
 def test_rewriting_what_was_rewritten_adds_nothing(text: bytes) -> None:
-    once = rewrite(text, VLLM).text
-    assert rewrite(once, VLLM).text == once
+    rewritten = rewrite(text, VLLM).text
+    assert rewrite(rewritten, VLLM).text == rewritten
 
 
 @given(st.binary(max_size=300), st.sampled_from([VLLM, SGLANG]))

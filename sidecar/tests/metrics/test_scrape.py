@@ -39,21 +39,21 @@ class Engine:
     """An engine that answers with these bytes, once it may, and counts who asks."""
 
     answer: bytes = b""
-    may: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: int = 0
-    gone: int = 0
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    requests: int = 0
+    disconnects: int = 0
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            leaving = asyncio.ensure_future(reader.read(1))
-            may = asyncio.ensure_future(self.may.wait())
-            await asyncio.wait((may, leaving), return_when=asyncio.FIRST_COMPLETED)
-            self.gone += leaving.done()
-            may.cancel()
-            leaving.cancel()
+            self.requests += 1
+            disconnect = asyncio.ensure_future(reader.read(1))
+            permission = asyncio.ensure_future(self.may_answer.wait())
+            await asyncio.wait((permission, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            self.disconnects += disconnect.done()
+            permission.cancel()
+            disconnect.cancel()
             writer.write(self.answer)
             await writer.drain()
         writer.close()
@@ -70,22 +70,24 @@ async def scraping(
 ) -> AsyncIterator[tuple[Scraper, Engine]]:
     engine = Engine(answer)
     if not held:
-        engine.may.set()
+        engine.may_answer.set()
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
     engine.port = server.sockets[0].getsockname()[1]
     async with httpx.AsyncClient(trust_env=False) as client:
-        own = SelfMetrics(CollectorRegistry(), "1", "vllm", "")
+        self_metrics = SelfMetrics(CollectorRegistry(), "1", "vllm", "")
         url = f"http://127.0.0.1:{engine.port}/metrics"
-        scraper = Scraper(url, client, EngineKind.VLLM, ("patio",), own, view)
+        scraper = Scraper(url, client, EngineKind.VLLM, ("patio",), self_metrics, view)
         yield scraper, engine
         await scraper.close()
-    engine.may.set()
+    engine.may_answer.set()
     server.close()
 
 
 def values(page: Page) -> dict[str, float]:
-    found = text_string_to_metric_families(page.text.decode())
-    return {sample.name + "".join(sample.labels.values()): sample.value for one in found for sample in one.samples}
+    families = text_string_to_metric_families(page.text.decode())
+    return {
+        sample.name + "".join(sample.labels.values()): sample.value for family in families for sample in family.samples
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,17 +117,17 @@ async def test_context_of_the_model_comes_from_the_last_poll() -> None:
         assert values(await scraper.page())["patio:model_context_tokensvllmtiny"] == 512
         view = EngineView(ready=False)
         assert not any("model_context" in name for name in values(await scraper.page()))
-        assert engine.asked == 2
+        assert engine.requests == 2
 
 
 async def test_silent_engine_is_awaited_as_long_as_scraper_waits() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
         began = time.monotonic()
-        found = values(await scraper.page(0.05))
+        metrics = values(await scraper.page(0.05))
         assert time.monotonic() - began < DEADLINE / 2
-        assert (found["patio:engine_up"], found["patio:engine_scrape_errors_totaltimeout"]) == (0, 1)
-        await eventually(lambda: _value(engine.gone), "nobody waits any more, so the engine is not kept busy")
-        engine.may.set()
+        assert (metrics["patio:engine_up"], metrics["patio:engine_scrape_errors_totaltimeout"]) == (0, 1)
+        await eventually(lambda: _value(engine.disconnects), "nobody waits any more, so the engine is not kept busy")
+        engine.may_answer.set()
         assert values(await scraper.page())["patio:engine_up"] == 1
 
 
@@ -133,32 +135,32 @@ async def _value(value: int) -> int:
     return value
 
 
-async def test_who_has_little_time_does_not_cost_others_theirs() -> None:
+async def test_short_timeout_of_one_scraper_does_not_end_others() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
-        patient = asyncio.create_task(scraper.page(DEADLINE))
+        patient_page = asyncio.create_task(scraper.page(DEADLINE))
         assert values(await scraper.page(0.05))["patio:engine_up"] == 0
-        engine.may.set()
-        assert values(await patient)["patio:engine_up"] == 1
-        assert engine.asked == 1
+        engine.may_answer.set()
+        assert values(await patient_page)["patio:engine_up"] == 1
+        assert engine.requests == 1
 
 
-async def test_who_comes_while_a_fetch_is_under_way_shares_it() -> None:
+async def test_scraper_that_comes_during_a_fetch_shares_it() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
         pages = [asyncio.create_task(scraper.page()) for _ in range(32)]
-        await eventually(lambda: _value(engine.asked), "the engine was asked")
+        await eventually(lambda: _value(engine.requests), "the engine was asked")
         pages += [asyncio.create_task(scraper.page()) for _ in range(32)]
-        engine.may.set()
+        engine.may_answer.set()
         assert len({page.text for page in await asyncio.gather(*pages)}) == 1
-        assert engine.asked == 1
+        assert engine.requests == 1
         await scraper.page()
-        assert engine.asked == 2
+        assert engine.requests == 2
 
 
 async def test_huge_answer_is_dropped_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "LARGEST", 2 * len(TEXT))
     async with scraping(http(TEXT * 3, length=2**40)) as (scraper, _):
-        found = values(await scraper.page())
-        assert (found["patio:engine_up"], found["patio:engine_scrape_errors_totaltoo_large"]) == (0, 1)
+        metrics = values(await scraper.page())
+        assert (metrics["patio:engine_up"], metrics["patio:engine_scrape_errors_totaltoo_large"]) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +178,10 @@ async def test_huge_answer_is_dropped_before_it_fills_the_memory(monkeypatch: py
 )
 async def test_own_metrics_are_served_whatever_the_engine_answers(answer: bytes, reason: str) -> None:
     async with scraping(answer) as (scraper, _):
-        found = values(await scraper.page())
-        assert found["patio:engine_up"] == 0
-        assert found[f"patio:engine_scrape_errors_total{reason}"] == 1
-        assert any(name.startswith("patio:build_info") for name in found)
+        metrics = values(await scraper.page())
+        assert metrics["patio:engine_up"] == 0
+        assert metrics[f"patio:engine_scrape_errors_total{reason}"] == 1
+        assert any(name.startswith("patio:build_info") for name in metrics)
 
 
 async def test_engine_with_no_metric_yet_is_up() -> None:
@@ -187,7 +189,7 @@ async def test_engine_with_no_metric_yet_is_up() -> None:
         assert values(await scraper.page())["patio:engine_up"] == 1
 
 
-async def test_openmetrics_is_given_when_the_engine_gave_it() -> None:
+async def test_openmetrics_is_served_when_the_engine_serves_it() -> None:
     text = TEXT + b"# EOF\n"
     async with scraping(http(text, kind=Format.OPENMETRICS.value)) as (scraper, _):
         page = await scraper.page()
@@ -196,14 +198,14 @@ async def test_openmetrics_is_given_when_the_engine_gave_it() -> None:
         assert {"vllm:num_requests_running", "patio:num_requests_running", "patio:engine_up"} <= names
 
 
-async def test_names_of_ours_that_the_engine_has_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_own_names_that_the_engine_has_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     text = TEXT + b"# TYPE patio:num_requests_running gauge\npatio:num_requests_running 9\n"
     async with scraping(http(text)) as (scraper, _):
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
                 assert values(await scraper.page())["patio:num_requests_running"] == 9
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "patio:num_requests_running" in said
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "patio:num_requests_running" in line
 
 
 async def test_failure_that_goes_on_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -239,9 +241,9 @@ async def test_short_limits_of_a_stranger_fill_no_log(caplog: pytest.LogCaptureF
     async with scraping(http(TEXT)) as (scraper, engine):
         with caplog.at_level(logging.INFO, "patio"):
             for _ in range(10):
-                engine.may.clear()
+                engine.may_answer.clear()
                 await scraper.page(0.001)
-                engine.may.set()
+                engine.may_answer.set()
                 await scraper.page()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
@@ -249,11 +251,14 @@ async def test_short_limits_of_a_stranger_fill_no_log(caplog: pytest.LogCaptureF
 def large(size: int) -> bytes:
     """Return a text of many series, of families that are renamed, derived and left alone."""
     lines = [b"# HELP vllm:num_requests_running x\n# TYPE vllm:num_requests_running gauge\n"]
-    lines += [b'vllm:num_requests_running{engine="%d",model_name="m"} 1.0\n' % n for n in range(size // 300)]
+    lines += [b'vllm:num_requests_running{engine="%d",model_name="m"} 1.0\n' % number for number in range(size // 300)]
     lines.append(b"# TYPE vllm:lora_requests_info gauge\n")
-    lines += [b'vllm:lora_requests_info{max_lora="4",running_lora_adapters="a%d"} %d\n' % (n, n) for n in range(2000)]
+    lines += [
+        b'vllm:lora_requests_info{max_lora="4",running_lora_adapters="a%d"} %d\n' % (number, number)
+        for number in range(2000)
+    ]
     lines.append(b"# TYPE other:thing gauge\n")
-    lines += [b'other:thing{a="%d"} 1.0\n' % n for n in range(size // 60)]
+    lines += [b'other:thing{a="%d"} 1.0\n' % number for number in range(size // 60)]
     return b"".join(lines)
 
 
@@ -261,11 +266,11 @@ async def test_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.Mo
     text = large(3 * PIECE)
     threads = []
 
-    def watched(*given: Any) -> Rewritten:
+    def recording_rewrite(*args: Any) -> Rewritten:
         threads.append(threading.current_thread())
-        return rewrite(*given)
+        return rewrite(*args)
 
-    monkeypatch.setattr(scrape, "rewrite", watched)
+    monkeypatch.setattr(scrape, "rewrite", recording_rewrite)
     async with scraping(http(text)) as (scraper, engine):
         page = await scraper.page()
         assert page.text.startswith(text)
@@ -273,7 +278,7 @@ async def test_large_text_is_rewritten_off_the_event_loop(monkeypatch: pytest.Mo
         assert page.text.count(b"\npatio:num_requests_running{") == 3 * PIECE // 300
         engine.answer = http(TEXT)
         await scraper.page()
-    assert [one is threading.main_thread() for one in threads] == [False, True]
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
 
 async def test_page_is_compressed_once_for_all() -> None:
@@ -284,11 +289,11 @@ async def test_page_is_compressed_once_for_all() -> None:
         assert gzip.decompress(first) == page.text
 
 
-async def test_large_pages_on_their_way_are_bounded() -> None:
+async def test_large_pages_being_sent_are_bounded() -> None:
     async with scraping(http(large(3 * PIECE))) as (scraper, _):
-        kept = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
+        held_pages = [await scraper.page() for _ in range(scrape.LARGE_PAGES)]
         assert values(await scraper.page())["patio:engine_scrape_errors_totalbusy"] == 1
-        kept.pop()
+        held_pages.pop()
         assert (await scraper.page()).large
 
 
@@ -307,14 +312,14 @@ async def test_compressed_answer_is_not_unpacked() -> None:
 
 async def test_reader_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "SEND_SECONDS", 0.05)
-    sent: list[Any] = []
+    messages: list[Any] = []
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        messages.append(message)
         await asyncio.Event().wait()
 
     await Page((b"x" * 2 * PIECE,)).send(send, None)
-    assert len(sent) == 1, "nothing says that the answer is whole"
+    assert len(messages) == 1, "nothing says that the answer is whole"
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])

@@ -57,21 +57,21 @@ class Pod:
         self.inside = inside
         self.outside = outside
 
-    async def signed(self, method: str, target: str, body: bytes = b"", **changes: Any) -> httpx.Response:
+    async def call_signed(self, method: str, target: str, body: bytes = b"", **claims: Any) -> httpx.Response:
         """Call from outside with a proof that is right unless changed."""
-        by: Signer = changes.pop("by", ROOT)
-        sent = changes.pop("sent", body)
-        headers = changes.pop("headers", {})
-        proof = by.proof(method, target, body, **{"iat": time.time(), **changes})
+        by: Signer = claims.pop("by", ROOT)
+        sent_body = claims.pop("sent", body)
+        headers = claims.pop("headers", {})
+        proof = by.proof(method, target, body, **{"iat": time.time(), **claims})
         headers = {"authorization": f"Patio-Proof {proof}", "content-type": "application/json", **headers}
-        return await self.outside.request(method, target, content=sent, headers=headers)
+        return await self.outside.request(method, target, content=sent_body, headers=headers)
 
 
 StartPod = Callable[..., AbstractAsyncContextManager[Pod]]
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> StartPod:
+def start_pod(tmp_path: Path) -> StartPod:
     """Start a sidecar beside a double: `async with pod(double) as pod`."""
 
     @contextlib.asynccontextmanager
@@ -107,21 +107,21 @@ async def ready(client: httpx.AsyncClient) -> bool:
 
 def code(response: httpx.Response) -> str:
     """The code of a denial, which is the same in the body and in the challenge."""
-    found: str = response.json()["error"]["code"]
+    error_code: str = response.json()["error"]["code"]
     if response.status_code == 401:
-        assert response.headers["www-authenticate"] == f'Patio-Proof error="{found}"'
-    return found
+        assert response.headers["www-authenticate"] == f'Patio-Proof error="{error_code}"'
+    return error_code
 
 
-async def test_unsigned_outside_changes_get_401_and_change_nothing(pod: StartPod, tmp_path: Path) -> None:
+async def test_unsigned_outside_changes_get_401_and_change_nothing(start_pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
-    async with running_double(engine="vllm") as double, pod(double) as one:
-        inside = SidecarClient("http://sidecar", one.inside)
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        inside = SidecarClient("http://sidecar", pod.inside)
         await inside.load(load_request("kept", path))
         before = await inside.adapters()
         for method, target in CHANGING:
             body = None if method == "GET" else {"lora_name": "kept", "lora_path": path}
-            response = await one.outside.request(method, target, json=body)
+            response = await pod.outside.request(method, target, json=body)
             assert (response.status_code, code(response)) == (401, "ProofMissing"), (method, target)
             assert response.json()["error"]["retryable"] is False
         assert (await inside.adapters()) == before
@@ -129,83 +129,86 @@ async def test_unsigned_outside_changes_get_401_and_change_nothing(pod: StartPod
         assert double.calls("/v1/unload_lora_adapter") == []
 
 
-async def test_reads_and_probes_stay_open(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+async def test_reads_and_probes_stay_open(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         for path in ("/", "/health", "/ready", "/metrics", "/v1/lora_adapters"):
-            assert (await one.outside.get(path)).status_code == 200, path
-        assert (await one.outside.get("/")).json()["access_control_enforced"] is True
-        assert "\npatio:access_control_enforced 1.0" in (await one.outside.get("/metrics")).text
+            assert (await pod.outside.get(path)).status_code == 200, path
+        assert (await pod.outside.get("/")).json()["access_control_enforced"] is True
+        assert "\npatio:access_control_enforced 1.0" in (await pod.outside.get("/metrics")).text
 
 
 async def test_tiny_scrape_timeouts_are_no_errors_of_the_engine(
-    pod: StartPod, caplog: pytest.LogCaptureFixture
+    start_pod: StartPod, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         caplog.clear()
         for seconds in ("0.000001", "1e-300", "nan", "-1") * 10:
-            answer = await one.outside.get("/metrics", headers={"x-prometheus-scrape-timeout-seconds": seconds})
+            answer = await pod.outside.get("/metrics", headers={"x-prometheus-scrape-timeout-seconds": seconds})
             assert "\npatio:engine_up 1.0" in answer.text
             assert "patio:engine_scrape_errors_total{" not in answer.text
         assert [record.getMessage() for record in caplog.records if record.name.startswith("patio")] == []
 
 
-async def test_header_that_names_loopback_makes_no_local_caller(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+async def test_header_that_names_loopback_makes_no_local_caller(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         for header in ("x-forwarded-for", "forwarded", "x-real-ip", "host"):
-            response = await one.outside.post("/v1/load_lora_adapter", json={}, headers={header: "127.0.0.1"})
+            response = await pod.outside.post("/v1/load_lora_adapter", json={}, headers={header: "127.0.0.1"})
             assert response.status_code == 401
 
 
-async def test_signed_calls_load_and_unload_with_single_use_proofs(pod: StartPod, tmp_path: Path) -> None:
+async def test_signed_calls_load_and_unload_with_single_use_proofs(start_pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     load = load_request("a", path).model_dump_json().encode()
-    async with running_double(engine="vllm") as double, pod(double) as one:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         jti = "a-random-id-of-a-proof"
-        response = await one.signed("POST", "/v1/load_lora_adapter", load, jti=jti)
+        response = await pod.call_signed("POST", "/v1/load_lora_adapter", load, jti=jti)
         assert (response.status_code, response.json()["state"]) == (200, "Loaded")
         unload = b'{"lora_name": "a"}'
-        assert code(await one.signed("POST", "/v1/unload_lora_adapter", unload, jti=jti)) == "ProofReplayed"
-        assert code(await one.signed("POST", "/v1/unload_lora_adapter", unload, iat=time.time() - 91)) == "ProofExpired"
+        assert code(await pod.call_signed("POST", "/v1/unload_lora_adapter", unload, jti=jti)) == "ProofReplayed"
+        assert (
+            code(await pod.call_signed("POST", "/v1/unload_lora_adapter", unload, iat=time.time() - 91))
+            == "ProofExpired"
+        )
         assert double.adapters == {"a": path}
-        assert (await one.signed("POST", "/v1/unload_lora_adapter", unload)).json()["unloaded"] is True
+        assert (await pod.call_signed("POST", "/v1/unload_lora_adapter", unload)).json()["unloaded"] is True
         assert double.adapters == {}
-        assert 'patio:access_denials_total{code="ProofReplayed"} 1.0' in (await one.inside.get("/metrics")).text
+        assert 'patio:access_denials_total{code="ProofReplayed"} 1.0' in (await pod.inside.get("/metrics")).text
 
 
-async def test_body_that_was_not_signed_changes_nothing(pod: StartPod, tmp_path: Path) -> None:
+async def test_body_that_was_not_signed_changes_nothing(start_pod: StartPod, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
-    signed, sent = (load_request(name, path).model_dump_json().encode() for name in ("a", "b"))
-    async with running_double(engine="vllm") as double, pod(double) as one:
-        response = await one.signed("POST", "/v1/load_lora_adapter", signed, sent=sent)
+    signed_body, sent_body = (load_request(name, path).model_dump_json().encode() for name in ("a", "b"))
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        response = await pod.call_signed("POST", "/v1/load_lora_adapter", signed_body, sent=sent_body)
         assert code(response) == "ProofForAnotherRequest"
-        assert (await one.inside.get("/v1/lora_adapters")).json()["adapters"] == []
+        assert (await pod.inside.get("/v1/lora_adapters")).json()["adapters"] == []
 
 
-async def test_proof_for_one_route_opens_no_other(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+async def test_proof_for_one_route_opens_no_other(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         proof = ROOT.proof("POST", "/v1/drain?timeout=1", iat=time.time())
         for target in ("/v1/drain", "/v1/drain?timeout=2", "/v1/drain?timeout=1&x=1"):
-            response = await one.outside.post(target, headers={"authorization": f"Patio-Proof {proof}"})
+            response = await pod.outside.post(target, headers={"authorization": f"Patio-Proof {proof}"})
             assert code(response) == "ProofForAnotherRequest"
 
 
-async def test_bodies_are_bounded_and_unread_without_a_signature(pod: StartPod) -> None:
-    read = 0
+async def test_bodies_are_bounded_and_unread_without_a_signature(start_pod: StartPod) -> None:
+    chunks_read = 0
 
     async def endless() -> AsyncIterator[bytes]:
-        nonlocal read
+        nonlocal chunks_read
         while True:
-            read += 1
+            chunks_read += 1
             yield b" " * 65536
 
-    async with running_double(engine="vllm") as double, pod(double) as one:
-        response = await one.outside.post("/v1/load_lora_adapter", content=endless())
-        assert (response.status_code, read) == (401, 0)
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        response = await pod.outside.post("/v1/load_lora_adapter", content=endless())
+        assert (response.status_code, chunks_read) == (401, 0)
         proof = ROOT.proof("POST", "/v1/load_lora_adapter", iat=time.time())
         headers = {"authorization": f"Patio-Proof {proof}"}
-        response = await one.outside.post("/v1/load_lora_adapter", content=endless(), headers=headers)
+        response = await pod.outside.post("/v1/load_lora_adapter", content=endless(), headers=headers)
         assert (response.status_code, code(response)) == (413, "BodyTooLarge")
-        assert read <= MAX_BODY // 65536 + 1
+        assert chunks_read <= MAX_BODY // 65536 + 1
 
 
 async def test_signed_body_and_hang_up_reach_their_route() -> None:
@@ -218,9 +221,9 @@ async def test_signed_body_and_hang_up_reach_their_route() -> None:
 
     body = bytes(range(256)) * 1000
     pieces = [body[at : at + 10_000] for at in range(0, len(body), 10_000)]
-    incoming = [{"type": "http.request", "body": one, "more_body": one is not pieces[-1]} for one in pieces]
-    incoming += [{"type": "http.disconnect"}]
-    answered: list[Any] = []
+    received = [{"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]} for piece in pieces]
+    received += [{"type": "http.disconnect"}]
+    sent: list[Any] = []
     proof = ROOT.proof("POST", "/echo?a=%20", body, iat=time.time())
     scope = {
         "type": "http",
@@ -233,13 +236,13 @@ async def test_signed_body_and_hang_up_reach_their_route() -> None:
     }
 
     async def receive() -> Any:
-        return incoming.pop(0)
+        return received.pop(0)
 
     async def send(message: Any) -> None:
-        answered.append(message)
+        sent.append(message)
 
     await app(scope, receive, send)
-    assert json.loads(answered[1]["body"]) == [body_digest(body), "http.disconnect"]
+    assert json.loads(sent[1]["body"]) == [body_digest(body), "http.disconnect"]
 
 
 async def test_denied_upload_leaves_next_call_alone_on_real_server() -> None:
@@ -250,11 +253,11 @@ async def test_denied_upload_leaves_next_call_alone_on_real_server() -> None:
     async def echo(request: Request) -> str:
         return body_digest(await request.body())
 
-    async def from_elsewhere(scope: Any, receive: Any, send: Any) -> None:
+    async def from_other_pod(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "client": ("10.1.2.3", 5)}, receive, send)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(from_elsewhere, lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(from_other_pod, lifespan="off", log_config=None))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         body, target = b"x" * 500_000, "/echo?a=b%20c%2F&d=%C3%BC"
         try:
@@ -263,24 +266,24 @@ async def test_denied_upload_leaves_next_call_alone_on_real_server() -> None:
                     denied = await http.post(target, content=body)
                     assert (denied.status_code, code(denied)) == (401, "ProofMissing")
                     headers = {"authorization": f"Patio-Proof {ROOT.proof('POST', target, body, iat=time.time())}"}
-                    taken = await http.post(target, content=body, headers=headers)
-                    assert (taken.status_code, taken.json()) == (200, body_digest(body))
+                    accepted = await http.post(target, content=body, headers=headers)
+                    assert (accepted.status_code, accepted.json()) == (200, body_digest(body))
         finally:
             server.should_exit = True
             await serving
 
 
-async def test_picture_that_an_engine_fetches_drains_no_pod(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+async def test_picture_that_an_engine_fetches_drains_no_pod(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         for target in ("/v1/drain?timeout=1", "/v1/drain", "/v1/drain%0A?timeout=1", "//v1/drain", "/v1/drain/"):
-            for caller in (one.inside, one.outside):
+            for caller in (pod.inside, pod.outside):
                 assert not (await caller.get(target, follow_redirects=True)).is_success
-        assert await ready(one.inside)
+        assert await ready(pod.inside)
 
 
-async def test_page_beside_a_port_forward_changes_nothing(pod: StartPod) -> None:
+async def test_page_beside_a_port_forward_changes_nothing(start_pod: StartPod) -> None:
     order = '{"lora_name": "a", "lora_path": "/a", "wait": 0}'
-    async with running_double(engine="vllm") as double, pod(double) as one:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         for headers in (
             {"content-type": "text/plain"},
             {"content-type": "application/x-www-form-urlencoded"},
@@ -288,81 +291,81 @@ async def test_page_beside_a_port_forward_changes_nothing(pod: StartPod) -> None
             {"content-type": "application/json", "host": "rebound.example:9091"},
         ):
             for target in ("/v1/load_lora_adapter", "/v1/drain"):
-                answer = await one.inside.post(target, content=order, headers=headers)
+                answer = await pod.inside.post(target, content=order, headers=headers)
                 assert (answer.status_code, code(answer)) == (401, "ProofMissing")
                 assert "application/json" in answer.json()["error"]["message"]
-        assert (await one.inside.get("/v1/lora_adapters")).json()["adapters"] == []
-        assert await ready(one.inside)
+        assert (await pod.inside.get("/v1/lora_adapters")).json()["adapters"] == []
+        assert await ready(pod.inside)
 
 
-async def test_people_in_the_pod_drain_by_a_post_of_json(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
-        answer = await one.inside.post("/v1/drain", json={"timeout": 0.3}, headers={"host": "localhost:9091"})
+async def test_people_in_the_pod_drain_by_a_post_of_json(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        answer = await pod.inside.post("/v1/drain", json={"timeout": 0.3}, headers={"host": "localhost:9091"})
         assert answer.status_code == 200
-        assert not await ready(one.inside)
+        assert not await ready(pod.inside)
 
 
-async def test_hook_drains_by_get_from_outside_and_from_loopback(pod: StartPod) -> None:
+async def test_hook_drains_by_get_from_outside_and_from_loopback(start_pod: StartPod) -> None:
     access = AccessSettings(keys=(ROOT.public,), pod_uid=POD, drain_proof_sha256=body_digest(b"word"))
-    async with running_double(engine="vllm") as double, pod(double, access) as one:
-        for caller in (one.outside, one.inside):
-            for shown in ("Patio-Drain ", "Patio-Drain drow", "Patio-Drain word2"):
-                answer = await caller.get("/v1/drain?timeout=1", headers={"authorization": shown})
+    async with running_double(engine="vllm") as double, start_pod(double, access) as pod:
+        for caller in (pod.outside, pod.inside):
+            for authorization in ("Patio-Drain ", "Patio-Drain drow", "Patio-Drain word2"):
+                answer = await caller.get("/v1/drain?timeout=1", headers={"authorization": authorization})
                 assert (answer.status_code, code(answer)) == (401, "ProofInvalid")
-        assert await ready(one.inside)
-        for caller in (one.outside, one.inside):
+        assert await ready(pod.inside)
+        for caller in (pod.outside, pod.inside):
             answer = await caller.get("/v1/drain?timeout=0.3", headers={"authorization": "Patio-Drain word"})
             assert answer.status_code == 200
-        assert not await ready(one.inside)
+        assert not await ready(pod.inside)
 
 
 async def test_rejected_calls_fill_no_log_and_their_paths_are_short(
-    pod: StartPod, caplog: pytest.LogCaptureFixture
+    start_pod: StartPod, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         with caplog.at_level("INFO", "patio.routes.access"):
             for _ in range(100):
-                await one.outside.get("/" + "a" * 4000)
-        said = [record.getMessage() for record in caplog.records if "call rejected" in record.getMessage()]
-        assert 1 <= len(said) <= 40
-        assert max(map(len, said)) < 400
-        assert 'code="ProofMissing"} 100.0' in (await one.inside.get("/metrics")).text
+                await pod.outside.get("/" + "a" * 4000)
+        lines = [record.getMessage() for record in caplog.records if "call rejected" in record.getMessage()]
+        assert 1 <= len(lines) <= 40
+        assert max(map(len, lines)) < 400
+        assert 'code="ProofMissing"} 100.0' in (await pod.inside.get("/metrics")).text
 
 
-async def test_callers_from_outside_may_change_nothing_without_keys(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double, AccessSettings()) as one:
-        response = await one.signed("POST", "/v1/unload_lora_adapter", b"{}")
+async def test_callers_from_outside_may_change_nothing_without_keys(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double, AccessSettings()) as pod:
+        response = await pod.call_signed("POST", "/v1/unload_lora_adapter", b"{}")
         assert code(response) == "ProofMissing"
         assert "PATIO_OPERATOR_KEYS" in response.json()["error"]["message"]
-        assert (await one.inside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})).status_code == 404
+        assert (await pod.inside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})).status_code == 404
 
 
-async def test_off_switch_opens_everything_and_says_so(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double, AccessSettings(enforced=False)) as one:
-        response = await one.outside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})
+async def test_off_switch_opens_everything_and_says_so(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double, AccessSettings(enforced=False)) as pod:
+        response = await pod.outside.post("/v1/unload_lora_adapter", json={"lora_name": "a"})
         assert response.status_code == 404
-        assert (await one.outside.get("/")).json()["access_control_enforced"] is False
-        assert "\npatio:access_control_enforced 0.0" in (await one.outside.get("/metrics")).text
+        assert (await pod.outside.get("/")).json()["access_control_enforced"] is False
+        assert "\npatio:access_control_enforced 0.0" in (await pod.outside.get("/metrics")).text
 
 
-async def test_rotated_key_is_taken_with_its_endorsements(pod: StartPod) -> None:
+async def test_rotated_key_is_taken_with_its_endorsements(start_pod: StartPod) -> None:
     second, third = Signer(2), Signer(3)
     chain = {"patio-endorsements": f"{ROOT.endorse(second)}, {second.endorse(third)}"}
-    async with running_double(engine="vllm") as double, pod(double) as one:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
         target, body = "/v1/unload_lora_adapter", b'{"lora_name": "a"}'
-        assert code(await one.signed("POST", target, body, by=third)) == "UnknownKey"
-        assert (await one.signed("POST", target, body, by=third, headers=chain)).status_code == 404
-        assert (await one.signed("POST", target, body, by=third)).status_code == 404
+        assert code(await pod.call_signed("POST", target, body, by=third)) == "UnknownKey"
+        assert (await pod.call_signed("POST", target, body, by=third, headers=chain)).status_code == 404
+        assert (await pod.call_signed("POST", target, body, by=third)).status_code == 404
 
 
-async def test_client_raises_a_denial_as_a_rejection(pod: StartPod) -> None:
-    async with running_double(engine="vllm") as double, pod(double) as one:
-        with pytest.raises(RejectedError) as refused:
-            await SidecarClient("http://sidecar", one.outside).load(load_request("a"))
-        assert (refused.value.code, refused.value.status) == ("ProofMissing", 401)
+async def test_client_raises_a_denial_as_a_rejection(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        with pytest.raises(RejectedError) as raised:
+            await SidecarClient("http://sidecar", pod.outside).load(load_request("a"))
+        assert (raised.value.code, raised.value.status) == ("ProofMissing", 401)
 
 
-def test_families_of_access_are_there_from_the_start() -> None:
+def test_families_of_access_exist_from_the_start() -> None:
     registry = CollectorRegistry()
     AccessMetrics(registry, True)
     assert {family.name for family in registry.collect()} == {"patio:access_control_enforced", "patio:access_denials"}

@@ -38,16 +38,16 @@ async def ready(client: SidecarClient) -> Any:
 
 
 async def state(client: SidecarClient, name: str) -> tuple[str, str] | None:
-    found = [report for report in (await client.adapters()).adapters if report.lora_name == name]
-    return (found[0].state, found[0].reason) if found else None
+    reports = [report for report in (await client.adapters()).adapters if report.lora_name == name]
+    return (reports[0].state, reports[0].reason) if reports else None
 
 
-async def reaches(client: SidecarClient, name: str, wanted: AdapterState) -> None:
+async def reaches(client: SidecarClient, name: str, expected: AdapterState) -> None:
     async def check() -> bool:
-        seen = await state(client, name)
-        return seen is not None and seen[0] == wanted
+        current = await state(client, name)
+        return current is not None and current[0] == expected
 
-    await eventually(check, f"{name} is {wanted}")
+    await eventually(check, f"{name} is {expected}")
 
 
 def loads(double: Double) -> list[Any]:
@@ -102,12 +102,12 @@ async def test_new_revision_is_loaded_again_from_the_same_path(
 
 @ENGINES
 async def test_another_path_replaces_the_weights(engine: str, sidecar: StartSidecar, tmp_path: Path) -> None:
-    one, two = adapter_files(tmp_path / "1"), adapter_files(tmp_path / "2")
+    old, new = adapter_files(tmp_path / "1"), adapter_files(tmp_path / "2")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        await client.load(load_request("a", one))
-        await client.load(load_request("a", two))
-        assert double.adapters == {"a": two}
+        await client.load(load_request("a", old))
+        await client.load(load_request("a", new))
+        assert double.adapters == {"a": new}
 
 
 @ENGINES
@@ -117,16 +117,16 @@ async def test_bad_adapters_fail_once_with_the_engine_message(
     path = adapter_files(tmp_path / "bad", rank=64)
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("bad", path))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (422, "AdapterRejected", False)
-        assert "64" in refused.value.message
-        await eventually(lambda: _looks(double, 3), "three looks later")
+        assert (raised.value.status, raised.value.code, raised.value.retryable) == (422, "AdapterRejected", False)
+        assert "64" in raised.value.message
+        await eventually(lambda: _polled(double, 3), "three polls later")
         assert len(loads(double)) == 1
         assert await state(client, "bad") == ("Failed", "AdapterRejected")
 
 
-async def _looks(double: Double, number: int) -> bool:
+async def _polled(double: Double, number: int) -> bool:
     return len(double.calls("/v1/models")) >= number
 
 
@@ -135,9 +135,9 @@ async def test_missing_path_recovers_when_its_files_come(engine: str, sidecar: S
     path = str(tmp_path / "late")
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("late", path))
-        assert (refused.value.status, refused.value.code) == (404, "AdapterNotFound")
+        assert (raised.value.status, raised.value.code) == (404, "AdapterNotFound")
         adapter_files(tmp_path / "late")
         await reaches(client, "late", AdapterState.LOADED)
         assert double.adapters == {"late": path}
@@ -162,7 +162,7 @@ async def test_answer_that_is_lost_is_no_failure(sidecar: StartSidecar, tmp_path
         assert len(loads(double)) == 1
 
 
-async def test_load_that_is_not_over_in_time_goes_on(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_load_that_does_not_end_in_time_goes_on(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
@@ -180,8 +180,8 @@ async def test_order_that_does_not_wait_is_accepted_in_any_case(sidecar: StartSi
         await ready(client)
         await client.load(load_request("bad", bad, wait=0))
         await reaches(client, "bad", AdapterState.FAILED)
-        again = await client.load(load_request("bad", bad, wait=0))
-        assert again.lora_path == bad
+        repeated = await client.load(load_request("bad", bad, wait=0))
+        assert repeated.lora_path == bad
 
 
 async def test_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -190,14 +190,14 @@ async def test_bad_or_slow_adapter_delays_no_other(sidecar: StartSidecar, tmp_pa
         await ready(client)
         double.fault("/v1/load_lora_adapter", delay=5, times=1)
         await client.load(load_request("slow", good, wait=0))
-        await eventually(lambda: _taken(double), "the slow load is under way")
+        await eventually(lambda: _fault_used(double), "the slow load has begun")
         with pytest.raises(RejectedError):
             await client.load(load_request("bad", bad))
         assert (await client.load(load_request("good", good))).state is AdapterState.LOADED
         assert await state(client, "slow") == ("Loading", "Loading")
 
 
-async def _taken(double: Double) -> bool:
+async def _fault_used(double: Double) -> bool:
     return not double.engine.core.faults.ordered
 
 
@@ -230,10 +230,10 @@ async def test_engine_that_forgot_its_adapters_gets_them_again(sidecar: StartSid
         await client.load(load_request("a", path))
         double.forget()
 
-        async def back() -> bool:
+        async def is_loaded() -> bool:
             return double.adapters == {"a": path}
 
-        await eventually(back, "the adapter is back")
+        await eventually(is_loaded, "the adapter is back")
 
 
 async def test_engine_slow_for_a_moment_stays_ready_hung_one_does_not(
@@ -246,9 +246,9 @@ async def test_engine_slow_for_a_moment_stays_ready_hung_one_does_not(
         await client.load(load_request("a", path))
         before = (await client.adapters()).revision
         double.fault("/health", delay=0.5, times=2)
-        await eventually(lambda: _taken(double), "two looks were slow")
-        seen = len(double.calls("/v1/models"))
-        await eventually(lambda: _looks(double, seen + 1), "a good look later")
+        await eventually(lambda: _fault_used(double), "two polls were slow")
+        polls = len(double.calls("/v1/models"))
+        await eventually(lambda: _polled(double, polls + 1), "a good poll later")
         assert (await client.adapters()).revision == before
         double.fault("/health", delay=0.5)
 
@@ -266,7 +266,9 @@ async def test_required_adapters_are_loaded_first_and_gate_the_pod(sidecar: Star
         async with sidecar(double, required_adapters=required) as client:
 
             async def waits() -> Any:
-                return [one for one in (await client.ready()).waiting_for if one.startswith("adapter a is Loading")]
+                return [
+                    reason for reason in (await client.ready()).waiting_for if reason.startswith("adapter a is Loading")
+                ]
 
             await eventually(waits, "readiness waits for the adapter")
             await ready(client)
@@ -282,7 +284,7 @@ async def test_bad_required_adapter_does_not_hold_base_model_back(sidecar: Start
         assert await state(client, "bad") == ("Failed", "AdapterRejected")
 
 
-async def test_unloaded_required_adapter_stays_away_over_restart(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_unloaded_required_adapter_stays_unloaded_over_restart(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     required = (load_request("a", path, owner=OWNER),)
     async with running_double() as double:
@@ -328,9 +330,9 @@ async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidec
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         await client.load(load_request("a", path))
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", path, owner=OWNER))
-        assert (refused.value.status, refused.value.code) == (409, "Conflict")
+        assert (raised.value.status, raised.value.code) == (409, "Conflict")
         answer = await client.unload(UnloadRequest(lora_name="a", owner=OWNER))
         assert "other owners" in answer.message
         assert double.adapters == {"a": path}
@@ -339,9 +341,9 @@ async def test_manually_loaded_name_is_rejected_for_an_owner(sidecar: StartSidec
 async def test_unload_of_unknown_name_is_error_without_owner_only(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.unload(UnloadRequest(lora_name="a"))
-        assert (refused.value.status, refused.value.code) == (404, "NotFound")
+        assert (raised.value.status, raised.value.code) == (404, "NotFound")
         assert (await client.unload(UnloadRequest(lora_name="a", owner=OWNER))).unloaded
 
 
@@ -362,27 +364,27 @@ async def test_unload_while_the_engine_is_down_is_done_at_once(sidecar: StartSid
         assert double.adapters == {}
 
 
-async def test_unload_overtakes_a_load_that_is_under_way(sidecar: StartSidecar, tmp_path: Path) -> None:
+async def test_unload_overtakes_a_running_load(sidecar: StartSidecar, tmp_path: Path) -> None:
     path = adapter_files(tmp_path / "a")
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
         double.fault("/v1/load_lora_adapter", delay=0.5, times=1)
         loading = asyncio.create_task(client.load(load_request("a", path)))
-        await eventually(lambda: _taken(double), "the load is under way")
+        await eventually(lambda: _fault_used(double), "the load has begun")
         assert (await client.unload(UnloadRequest(lora_name="a"))).unloaded
         assert double.adapters == {}
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await loading
-        assert refused.value.code == "Superseded"
+        assert raised.value.code == "Superseded"
 
 
 async def test_vllm_without_runtime_updating_says_how_to_mend_it(sidecar: StartSidecar, tmp_path: Path) -> None:
     async with running_double(runtime_lora=False) as double, sidecar(double) as client:
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
-        assert (refused.value.code, refused.value.retryable) == ("LoraUnavailable", False)
-        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in refused.value.message
+        assert (raised.value.code, raised.value.retryable) == ("LoraUnavailable", False)
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in raised.value.message
 
 
 @ENGINES
@@ -395,11 +397,11 @@ async def test_keys_are_sent_and_a_missing_one_is_named(engine: str, sidecar: St
             assert (await client.load(load_request("a", path))).state is AdapterState.LOADED
         async with sidecar(double) as client:
             await ready(client)
-            with pytest.raises(RejectedError) as refused:
+            with pytest.raises(RejectedError) as raised:
                 await client.load(load_request("b", path))
-            assert (refused.value.status, refused.value.code) == (502, "EngineUnauthorized")
-            assert "ENGINE_API_KEY" in refused.value.message
-            assert "sekret" not in refused.value.message
+            assert (raised.value.status, raised.value.code) == (502, "EngineUnauthorized")
+            assert "ENGINE_API_KEY" in raised.value.message
+            assert "sekret" not in raised.value.message
 
 
 async def test_wrong_admin_key_of_sglang_is_named(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -408,9 +410,9 @@ async def test_wrong_admin_key_of_sglang_is_named(sidecar: StartSidecar, tmp_pat
         sidecar(double, api_key="sk") as client,
     ):
         await ready(client)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
-        assert "ENGINE_ADMIN_API_KEY" in refused.value.message
+        assert "ENGINE_ADMIN_API_KEY" in raised.value.message
 
 
 async def test_sglang_evictions_are_reported_and_not_fought(sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -420,13 +422,13 @@ async def test_sglang_evictions_are_reported_and_not_fought(sidecar: StartSideca
         for name, path in paths.items():
             await client.load(load_request(name, path))
         assert await state(client, "a") == ("Failed", "EvictedByEngine")
-        seen = len(double.calls("/v1/models"))
-        await eventually(lambda: _looks(double, seen + 3), "three looks later")
+        polls = len(double.calls("/v1/models"))
+        await eventually(lambda: _polled(double, polls + 3), "three polls later")
         assert len(loads(double)) == 3
         assert (await client.ready()).ready
 
 
-async def test_sglang_is_never_asked_for_its_expensive_health(sidecar: StartSidecar) -> None:
+async def test_expensive_health_of_sglang_is_never_requested(sidecar: StartSidecar) -> None:
     async with running_double(engine="sglang", warmup_seconds=0.5) as double, sidecar(double) as client:
         assert not (await client.ready()).ready
         await ready(client)
@@ -478,9 +480,9 @@ async def test_order_that_can_not_be_stored_changes_nothing(
         # A folder in the place of the file: the disk says no, whoever asks.
         (tmp_path / "state.json").unlink()
         (tmp_path / "state.json").mkdir()
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (507, "NotStored", True)
+        assert (raised.value.status, raised.value.code, raised.value.retryable) == (507, "NotStored", True)
         assert (await client.adapters()).adapters == ()
         assert loads(double) == []
 
@@ -494,9 +496,9 @@ async def test_address_without_a_server_is_unreachable() -> None:
 async def test_unexpected_server_is_an_unreadable_answer() -> None:
     async with running_double() as double, httpx.AsyncClient() as http:
         client = SidecarClient(double.url, http)
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.adapters()
-        assert refused.value.code == "UnreadableAnswer"
+        assert raised.value.code == "UnreadableAnswer"
 
 
 async def test_status_says_what_stands_beside_what(sidecar: StartSidecar) -> None:
@@ -517,19 +519,19 @@ async def scrape(client: SidecarClient, **headers: str) -> dict[str, float]:
 
 
 @ENGINES
-async def test_scrape_has_the_engines_the_standard_and_our_own(
+async def test_scrape_has_engine_standard_and_sidecar_metrics(
     engine: str, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     async with running_double(engine=engine) as double, sidecar(double) as client:
         await ready(client)
         await client.load(load_request("a", adapter_files(tmp_path / "a")))
-        found = await scrape(client)
-        assert found["patio:engine_up"] == 1
-        assert found["patio:lora_adapter_stateLoadeda"] == 1
-        assert found["patio:lora_operations_totalloadok"] == 1
-        assert any(name.startswith("patio:num_requests_waiting") for name in found)
-        assert any(name.startswith(f"{engine}:") for name in found)
-        assert not any(name.startswith("patio:") and name.endswith("_created") and "lora" in name for name in found)
+        metrics = await scrape(client)
+        assert metrics["patio:engine_up"] == 1
+        assert metrics["patio:lora_adapter_stateLoadeda"] == 1
+        assert metrics["patio:lora_operations_totalloadok"] == 1
+        assert any(name.startswith("patio:num_requests_waiting") for name in metrics)
+        assert any(name.startswith(f"{engine}:") for name in metrics)
+        assert not any(name.startswith("patio:") and name.endswith("_created") and "lora" in name for name in metrics)
 
 
 @pytest.mark.parametrize(
@@ -547,17 +549,17 @@ async def test_engine_without_metrics_costs_a_scrape_nothing(
     monkeypatch.setattr("patio.metrics.scrape.DEADLINE", 0.3)
     async with running_double() as double, sidecar(double) as client:
         double.fault("/metrics", **fault)
-        found = await scrape(client)
-        assert found["patio:engine_up"] == 0
-        assert found[f"patio:engine_scrape_errors_total{reason}"] == 1
+        metrics = await scrape(client)
+        assert metrics["patio:engine_up"] == 0
+        assert metrics[f"patio:engine_scrape_errors_total{reason}"] == 1
         double.clear_faults()
         assert (await scrape(client))["patio:engine_up"] == 1
 
 
 async def test_engine_that_is_down_gives_a_zero(sidecar: StartSidecar) -> None:
     async with sidecar(NOWHERE) as client:
-        found = await scrape(client)
-        assert (found["patio:engine_up"], found["patio:engine_scrape_errors_totalconnection"]) == (0, 1)
+        metrics = await scrape(client)
+        assert (metrics["patio:engine_up"], metrics["patio:engine_scrape_errors_totalconnection"]) == (0, 1)
 
 
 async def test_scrapes_at_the_same_time_share_one_fetch(sidecar: StartSidecar) -> None:
@@ -570,10 +572,10 @@ async def test_scrapes_at_the_same_time_share_one_fetch(sidecar: StartSidecar) -
 async def test_scraper_that_hangs_up_takes_no_other_along(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         double.fault("/metrics", delay=0.3)
-        leaving = asyncio.create_task(scrape(client))
+        cancelled_scrape = asyncio.create_task(scrape(client))
         staying = asyncio.create_task(scrape(client))
-        await eventually(lambda: _fetching(double), "the fetch is under way")
-        leaving.cancel()
+        await eventually(lambda: _fetching(double), "the fetch has begun")
+        cancelled_scrape.cancel()
         assert (await staying)["patio:engine_up"] == 1
 
 
@@ -581,7 +583,7 @@ async def _fetching(double: Double) -> bool:
     return bool(double.engine.core.faults.ordered)
 
 
-async def test_gzip_is_given_when_it_is_asked_for(sidecar: StartSidecar) -> None:
+async def test_gzip_is_served_when_it_is_accepted(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double) as client:
         http = path_of(client)
         async with http.stream("GET", "http://sidecar/metrics", headers={"accept-encoding": "gzip"}) as answer:
@@ -592,13 +594,13 @@ async def test_gzip_is_given_when_it_is_asked_for(sidecar: StartSidecar) -> None
         assert "content-encoding" not in plain.headers
 
 
-async def test_without_scraping_only_our_own_metrics_are_served(sidecar: StartSidecar) -> None:
+async def test_without_scraping_only_sidecar_metrics_are_served(sidecar: StartSidecar) -> None:
     async with running_double() as double, sidecar(double, scrape_engine=False) as client:
         await ready(client)
-        found = await scrape(client)
-        assert found["patio:engine_up"] == 1
+        metrics = await scrape(client)
+        assert metrics["patio:engine_up"] == 1
         assert double.calls("/metrics") == []
-        assert not any(name.startswith("vllm:") for name in found)
+        assert not any(name.startswith("vllm:") for name in metrics)
 
 
 def test_longest_wait_outlives_pauses_of_returning_engine() -> None:

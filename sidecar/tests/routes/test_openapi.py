@@ -40,26 +40,26 @@ OTHER_FAULTS = {
 
 @pytest.mark.parametrize("key", [*REQUESTS, *ANSWERS])
 def test_examples_are_what_the_api_takes_and_gives(key: tuple[str, str]) -> None:
-    request, given = MODELS[key]
+    request, answer_model = MODELS[key]
     for example in REQUESTS.get(key, {}).values():
         assert request is not None
         request.model_validate(example)
     if key in ANSWERS:
-        assert given is not None
-        assert given.model_validate(ANSWERS[key]).model_dump(mode="json") == ANSWERS[key]
+        assert answer_model is not None
+        assert answer_model.model_validate(ANSWERS[key]).model_dump(mode="json") == ANSWERS[key]
 
 
 def test_faults_have_the_status_that_the_routes_give_them() -> None:
-    known = {**OTHER_FAULTS, **ERROR_STATUS, **DOWNLOAD_STATUS}
+    statuses = {**OTHER_FAULTS, **ERROR_STATUS, **DOWNLOAD_STATUS}
     for faults in ERRORS.values():
         for status, code, _, _ in faults:
-            assert known[code] == status, code
+            assert statuses[code] == status, code
 
 
 def test_every_fault_has_the_one_error_shape() -> None:
-    shown: dict[str, Any] = json.loads(document())
-    assert "HTTPValidationError" not in json.dumps(shown)
-    for path, operations in shown["paths"].items():
+    openapi: dict[str, Any] = json.loads(document())
+    assert "HTTPValidationError" not in json.dumps(openapi)
+    for path, operations in openapi["paths"].items():
         for method, operation in operations.items():
             for status, response in operation["responses"].items():
                 if status[0] in "45" and (path, status) != ("/ready", "503"):

@@ -14,13 +14,13 @@ A, B = Worker("http://10.0.0.1:8000"), Worker("http://10.0.0.2:8000", Kind.PREFI
 def test_lease_runs_out_unless_it_is_renewed() -> None:
     leases = granted(granted(Leases(), "a", A, 30, now=0), "b", B, 30, now=0)
     leases = granted(leases, "b", B, 30, now=20)
-    still, over = expired(leases, now=30)
-    assert [lease.id for lease in over] == ["a"]
-    assert still.desired == {B.url: B}
-    assert expired(still, now=49)[1] == ()
+    remaining, expired_leases = expired(leases, now=30)
+    assert [lease.id for lease in expired_leases] == ["a"]
+    assert remaining.desired == {B.url: B}
+    assert expired(remaining, now=49)[1] == ()
 
 
-def test_address_belongs_to_who_spoke_last() -> None:
+def test_address_belongs_to_the_last_lease_for_it() -> None:
     leases = granted(granted(Leases(), "old", A, 30, now=0), "new", A, 30, now=5)
     assert set(leases.by_id) == {"new"}
 
@@ -52,14 +52,14 @@ def test_time_that_the_server_slept_through_ends_no_lease() -> None:
         st.tuples(st.sampled_from("abc"), st.sampled_from([A, B]), st.floats(1, 60), st.floats(0, 100)), max_size=12
     )
 )
-def test_no_address_is_leased_twice_or_both_wanted_and_held(
-    words: list[tuple[str, Worker, float, float]],
+def test_no_address_is_leased_twice_or_both_desired_and_held(
+    grants: list[tuple[str, Worker, float, float]],
 ) -> None:
     leases = restored({"x": (A.url, 10.0)}, now=0)
-    for lease_id, worker, seconds, now in words:
+    for lease_id, worker, seconds, now in grants:
         leases = granted(leases, lease_id, worker, seconds, now)
         urls = [lease.url for lease in leases.by_id.values()]
         assert len(urls) == len(set(urls))
         assert not leases.held & leases.desired.keys()
-        still, over = expired(leases, now)
-        assert {*still.by_id, *(lease.id for lease in over)} == set(leases.by_id)
+        remaining, expired_leases = expired(leases, now)
+        assert {*remaining.by_id, *(lease.id for lease in expired_leases)} == set(leases.by_id)

@@ -62,9 +62,9 @@ BROKEN = Rejection(Reason.ERROR, "oops")
 def test_next_step(
     worker: Worker | None, entry: Entry | None, progress: Progress, state: str, reason: str, action: type | None
 ) -> None:
-    found = plan(worker, entry, progress, now=10.0)
-    assert (found.condition.state, found.condition.reason) == (state, reason)
-    assert (type(found.action) if found.action else None) is action
+    planned = plan(worker, entry, progress, now=10.0)
+    assert (planned.condition.state, planned.condition.reason) == (state, reason)
+    assert (type(planned.action) if planned.action else None) is action
 
 
 def test_lost_worker_is_distinguished_from_one_never_listed() -> None:
@@ -76,10 +76,10 @@ def test_lost_worker_is_distinguished_from_one_never_listed() -> None:
     assert (lost.reason, new.reason) == ("the router lost the worker", "the router does not list the worker")
 
 
-def test_order_that_takes_long_is_looked_at_less_often() -> None:
+def test_order_that_takes_long_is_polled_less_often() -> None:
     pending = replace(LISTED, pending=True)
-    looks = [plan(WORKER, pending, Progress(ordered=0.0), now).requeue_at for now in (0.1, 4.0, 1000.0)]
-    assert [round((look or 0) - now, 1) for look, now in zip(looks, (0.1, 4.0, 1000.0), strict=True)] == [0.3, 1.0, 5.0]
+    polls = [plan(WORKER, pending, Progress(ordered=0.0), now).requeue_at for now in (0.1, 4.0, 1000.0)]
+    assert [round((poll or 0) - now, 1) for poll, now in zip(polls, (0.1, 4.0, 1000.0), strict=True)] == [0.3, 1.0, 5.0]
 
 
 def test_being_listed_forgives_every_fault() -> None:
@@ -89,10 +89,10 @@ def test_being_listed_forgives_every_fault() -> None:
 
 
 def test_router_mode_mismatch_lasts_as_long_as_registration() -> None:
-    found = replace(after_poll(Progress(), LISTED), checked="id-1", mismatch="regular")
-    assert after_poll(found, LISTED).mismatch == "regular"
-    again = after_poll(found, replace(LISTED, id="id-2"))
-    assert (again.checked, again.mismatch) == (None, None)
+    progress = replace(after_poll(Progress(), LISTED), checked="id-1", mismatch="regular")
+    assert after_poll(progress, LISTED).mismatch == "regular"
+    registered_again = after_poll(progress, replace(LISTED, id="id-2"))
+    assert (registered_again.checked, registered_again.mismatch) == (None, None)
 
 
 def test_silent_router_is_pending_then_failed_never_departed() -> None:
@@ -140,8 +140,8 @@ progresses = st.builds(
 def test_registered_means_listed_healthy_in_the_right_kind(
     worker: Worker | None, entry: Entry | None, progress: Progress
 ) -> None:
-    found = plan(worker, entry, progress, 10.0)
-    if found.condition.state is RegistrationState.REGISTERED:
+    planned = plan(worker, entry, progress, 10.0)
+    if planned.condition.state is RegistrationState.REGISTERED:
         assert worker is not None
         assert entry is not None
         assert entry.healthy
@@ -149,8 +149,8 @@ def test_registered_means_listed_healthy_in_the_right_kind(
         assert not entry.pending
         assert entry.kind == worker.kind
     if worker is None:
-        assert not isinstance(found.action, Add)
+        assert not isinstance(planned.action, Add)
     if progress.rejection is not None and progress.not_before > 10.0:
-        assert found.action is None
-    if found.action is None and found.requeue_at is not None:
-        assert found.requeue_at > 10.0
+        assert planned.action is None
+    if planned.action is None and planned.requeue_at is not None:
+        assert planned.requeue_at > 10.0

@@ -28,7 +28,7 @@ class Exchange(NamedTuple):
 
 def recorded(kind: str) -> list[Exchange]:
     text = (Path(__file__).parents[1] / "router_recordings" / RECORDINGS[kind]).read_text()
-    found = []
+    exchanges = []
     for block in re.split(r"^--- ", text, flags=re.MULTILINE)[1:]:
         head, _, rest = block.partition("\n")
         method = re.match(r"-X(\w+) ", head)
@@ -37,39 +37,41 @@ def recorded(kind: str) -> list[Exchange]:
         status = re.match(r"HTTP/1.1 (\d+)", rest)
         if path and status:
             _, _, answer = rest.partition("\n\n")
-            given = json.loads(body.group(1)) if body else None
+            request_body = json.loads(body.group(1)) if body else None
             verb = method.group(1) if method else "GET"
-            found.append(Exchange(verb, path.group(1), given, int(status.group(1)), answer.strip().split("\n\n")[0]))
-    return [one for one in found if SERVED.match(one.path) and one.method != "PUT"]
+            exchanges.append(
+                Exchange(verb, path.group(1), request_body, int(status.group(1)), answer.strip().split("\n\n")[0])
+            )
+    return [exchange for exchange in exchanges if SERVED.match(exchange.path) and exchange.method != "PUT"]
 
 
 @pytest.mark.parametrize("kind", list(RECORDINGS))
 async def test_double_answers_as_the_real_router_was_recorded(kind: str) -> None:
     double = RouterDouble(kind, alive={ALIVE})
     ids: dict[str, str] = {}
-    seen = 0
+    compared = 0
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=double.app), base_url="http://router") as http:
-        for one in recorded(kind):
-            path = one.path
-            for theirs, ours in ids.items():
-                path = path.replace(theirs, ours)
-            answer = await http.request(one.method, path, json=one.body)
-            assert answer.status_code == one.status, one
-            if one.method == "POST" and one.status == 202:
-                ids[json.loads(one.answer)["worker_id"]] = answer.json()["worker_id"]
-            if one.answer.startswith("{"):
-                check_same(json.loads(one.answer), answer.json(), ids)
-            seen += 1
-    assert seen >= 12
+        for exchange in recorded(kind):
+            path = exchange.path
+            for recorded_id, double_id in ids.items():
+                path = path.replace(recorded_id, double_id)
+            answer = await http.request(exchange.method, path, json=exchange.body)
+            assert answer.status_code == exchange.status, exchange
+            if exchange.method == "POST" and exchange.status == 202:
+                ids[json.loads(exchange.answer)["worker_id"]] = answer.json()["worker_id"]
+            if exchange.answer.startswith("{"):
+                check_equal(json.loads(exchange.answer), answer.json(), ids)
+            compared += 1
+    assert compared >= 12
 
 
-def check_same(theirs: Any, ours: Any, ids: dict[str, str]) -> None:
+def check_equal(expected: Any, actual: Any, ids: dict[str, str]) -> None:
     """Compare what the sidecar reads of an answer."""
-    if "workers" in theirs:
-        for real, double in zip(theirs["workers"], ours["workers"], strict=True):
-            check_same(real, double, ids)
-    elif "job_status" in theirs or "is_healthy" in theirs:
-        real, double = _Worker.model_validate(theirs), _Worker.model_validate(ours)
+    if "workers" in expected:
+        for real, double in zip(expected["workers"], actual["workers"], strict=True):
+            check_equal(real, double, ids)
+    elif "job_status" in expected or "is_healthy" in expected:
+        real, double = _Worker.model_validate(expected), _Worker.model_validate(actual)
         message = real.job_status and real.job_status.message
         assert bool(message) == bool(double.job_status and double.job_status.message)
         keep = {"id", "job_status"}
@@ -77,19 +79,19 @@ def check_same(theirs: Any, ours: Any, ids: dict[str, str]) -> None:
         assert real.job_status is None or double.job_status is not None
         if real.job_status is not None and double.job_status is not None:
             assert real.job_status.status == double.job_status.status
-    elif "worker_id" in theirs:
-        assert theirs["status"] == ours["status"]
-        assert ids[theirs["worker_id"]] == ours["worker_id"]
+    elif "worker_id" in expected:
+        assert expected["status"] == actual["status"]
+        assert ids[expected["worker_id"]] == actual["worker_id"]
     else:
-        assert theirs.get("code") == ours.get("code")
+        assert expected.get("code") == actual.get("code")
 
 
 @pytest.mark.parametrize("kind", list(RECORDINGS))
 def test_everything_recorded_is_understood(kind: str) -> None:
-    for one in recorded(kind):
-        if one.status == 200 and one.path == "/workers":
-            assert _Workers.model_validate_json(one.answer).workers is not None
-        elif one.status == 200 and one.path.startswith("/workers/"):
-            assert _Worker.model_validate_json(one.answer).id in one.path
-        elif one.status == 202 and one.method == "POST":
-            assert _Accepted.model_validate_json(one.answer).worker_id
+    for exchange in recorded(kind):
+        if exchange.status == 200 and exchange.path == "/workers":
+            assert _Workers.model_validate_json(exchange.answer).workers is not None
+        elif exchange.status == 200 and exchange.path.startswith("/workers/"):
+            assert _Worker.model_validate_json(exchange.answer).id in exchange.path
+        elif exchange.status == 202 and exchange.method == "POST":
+            assert _Accepted.model_validate_json(exchange.answer).worker_id

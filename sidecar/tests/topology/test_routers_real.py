@@ -21,23 +21,23 @@ TOKENS = 100
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Machine]:
-    async with machine(tmp_path) as made:
-        yield made
+async def local_machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    async with machine(tmp_path) as started:
+        yield started
 
 
 def with_both(scenario: Callable[[str, Machine], Awaitable[None]]) -> Callable[[Machine], Awaitable[None]]:
     """Turn a scenario into a test that lives it through with both routers at once: it is mostly waiting."""
 
-    async def test(here: Machine) -> None:
-        async def one(kind: str) -> None:
-            folder = here.folder / kind
+    async def test(local_machine: Machine) -> None:
+        async def run_scenario(kind: str) -> None:
+            folder = local_machine.folder / kind
             folder.mkdir()
-            await scenario(kind, replace(here, folder=folder))
+            await scenario(kind, replace(local_machine, folder=folder))
 
         async with asyncio.TaskGroup() as tasks:
             for kind in ROUTERS:
-                tasks.create_task(one(kind))
+                tasks.create_task(run_scenario(kind))
 
     test.__name__ = getattr(scenario, "__name__", "test")
     return test
@@ -48,9 +48,9 @@ def direct(router: RouterProcess, **variables: str) -> dict[str, str]:
 
 
 @with_both
-async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, here: Machine) -> None:
-    router = RouterProcess(here, kind, key="sekret")
-    pod = PodProcesses(here, "pod-0", variables=direct(router, SGL_ROUTER_API_KEY="sekret"))
+async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, local_machine: Machine) -> None:
+    router = RouterProcess(local_machine, kind, key="sekret")
+    pod = PodProcesses(local_machine, "pod-0", variables=direct(router, SGL_ROUTER_API_KEY="sekret"))
     await asyncio.gather(router.start(), pod.start_sidecar())
     await pod.reaches("NotRegistered", "EngineNotReady")
     assert await router.workers() == {}
@@ -69,20 +69,20 @@ async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, h
     await router.lists(pod.url)
 
     assert await pod.terminate_sidecar() == 0
-    left = await router.workers()
-    assert [worker["status"] for worker in left.values()] in ([], ["draining"])
-    assert (await here.http.get(f"{pod.url}/health")).status_code == 200
-    assert "sekret" not in here.said("pod-0-sidecar")
+    remaining = await router.workers()
+    assert [worker["status"] for worker in remaining.values()] in ([], ["draining"])
+    assert (await local_machine.http.get(f"{pod.url}/health")).status_code == 200
+    assert "sekret" not in local_machine.said("pod-0-sidecar")
 
 
 @with_both
-async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, here: Machine) -> None:
-    router = RouterProcess(here, kind)
-    pods = [PodProcesses(here, name, variables=direct(router)) for name in ("pod-0", "pod-1")]
+async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, local_machine: Machine) -> None:
+    router = RouterProcess(local_machine, kind)
+    pods = [PodProcesses(local_machine, name, variables=direct(router)) for name in ("pod-0", "pod-1")]
     await asyncio.gather(
         router.start(),
         *(pod.start_engine("--tokens-per-second", "20") for pod in pods),
-        *(p.start_sidecar() for p in pods),
+        *(pod.start_sidecar() for pod in pods),
     )
     await router.lists(*(pod.url for pod in pods))
     streams: list[asyncio.Task[str | None]] = []
@@ -90,21 +90,21 @@ async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, her
     async def busy() -> bool:
         if all(task.done() for task in streams):
             streams[:] = [asyncio.create_task(stream(router, TOKENS)) for _ in range(4)]
-        return all([await running(here, pod) for pod in pods])
+        return all([await running(local_machine, pod) for pod in pods])
 
     await eventually(busy, "both engines have streams")
-    drained, (after, reasons) = await asyncio.gather(pods[0].client.drain(60), requests_meanwhile(router, streams))
+    drained, (statuses, reasons) = await asyncio.gather(pods[0].client.drain(60), requests_meanwhile(router, streams))
     assert (drained.drained, drained.running, drained.waiting, drained.unregistered) == (True, 0, 0, True)
     assert reasons == ["length"] * 4
-    assert set(after) == {200}
+    assert set(statuses) == {200}
     assert not (await pods[0].client.ready()).ready
-    assert await served(here, pods[1]) > await served(here, pods[0])
+    assert await served(local_machine, pods[1]) > await served(local_machine, pods[0])
     await router.lists(pods[1].url)
 
     # A router that is gone holds no end up.
     await kill(router.process)
     assert await pods[1].terminate_sidecar() == 0
-    assert "exiting while a router still lists" in here.said("pod-1-sidecar")
+    assert "exiting while a router still lists" in local_machine.said("pod-1-sidecar")
 
 
 async def stream(router: RouterProcess, tokens: int) -> str | None:
@@ -131,21 +131,21 @@ async def requests_meanwhile(
     return statuses, [task.result() for task in streams]
 
 
-async def running(here: Machine, pod: PodProcesses) -> int:
-    state: dict[str, Any] = (await here.http.get(f"{pod.url}/_double/state")).json()
+async def running(local_machine: Machine, pod: PodProcesses) -> int:
+    state: dict[str, Any] = (await local_machine.http.get(f"{pod.url}/_double/state")).json()
     return int(state["running"])
 
 
-async def served(here: Machine, pod: PodProcesses) -> int:
-    answer = await here.http.get(f"{pod.url}/_double/requests", params={"path": "/v1/completions"})
+async def served(local_machine: Machine, pod: PodProcesses) -> int:
+    answer = await local_machine.http.get(f"{pod.url}/_double/requests", params={"path": "/v1/completions"})
     return len(answer.json())
 
 
 @with_both
-async def test_router_that_ignores_prefill_worker_is_asked_once(kind: str, here: Machine) -> None:
-    router = RouterProcess(here, kind)
+async def test_router_that_ignores_prefill_worker_gets_one_order(kind: str, local_machine: Machine) -> None:
+    router = RouterProcess(local_machine, kind)
     info = '{"data": {"worker_type": "prefill", "bootstrap_port": 34000}}'
-    pod = PodProcesses(here, "pod-0", "sglang", direct(router), ("--instance-info", info))
+    pod = PodProcesses(local_machine, "pod-0", "sglang", direct(router), ("--instance-info", info))
     await asyncio.gather(router.start(), pod.start())
     await pod.reaches("Failed", "RouterModeMismatch")
     report = await pod.topology()
@@ -153,26 +153,26 @@ async def test_router_that_ignores_prefill_worker_is_asked_once(kind: str, here:
     assert "--pd-disaggregation" in report.registrations[0].message
 
     async def readings() -> bool:
-        seen = await pod.topology()
-        return seen is not None and (seen.registrations[0].verified or 0) > (report.registrations[0].verified or 0)
+        latest = await pod.topology()
+        return latest is not None and (latest.registrations[0].verified or 0) > (report.registrations[0].verified or 0)
 
     await eventually(readings, "the router is read again")
     await pod.reaches("Failed", "RouterModeMismatch")
-    assert here.said("pod-0-sidecar").count("worker add") == 1
+    assert local_machine.said("pod-0-sidecar").count("worker add") == 1
 
 
 @with_both
-async def test_prefill_and_decode_workers_serve_a_router_for_pairs(kind: str, here: Machine) -> None:
-    router = RouterProcess(here, kind, ("--pd-disaggregation",))
+async def test_prefill_and_decode_workers_serve_a_router_for_pairs(kind: str, local_machine: Machine) -> None:
+    router = RouterProcess(local_machine, kind, ("--pd-disaggregation",))
     infos = ('{"data": {"worker_type": "prefill", "bootstrap_port": 34000}}', '{"data": {"worker_type": "decode"}}')
     pods = [
-        PodProcesses(here, f"pod-{number}", "sglang", direct(router), ("--instance-info", info))
+        PodProcesses(local_machine, f"pod-{number}", "sglang", direct(router), ("--instance-info", info))
         for number, info in enumerate(infos)
     ]
     await asyncio.gather(router.start(), *(pod.start_engine() for pod in pods))
     # The router has one of them as something else already: that has to go first.
-    await here.answers(f"{pods[1].url}/ready")
-    await here.http.post(f"{router.url}/workers", json={"url": pods[1].url})
+    await local_machine.answers(f"{pods[1].url}/ready")
+    await local_machine.http.post(f"{router.url}/workers", json={"url": pods[1].url})
     await router.lists(pods[1].url)
     await asyncio.gather(*(pod.start_sidecar() for pod in pods))
     for pod in pods:
@@ -184,23 +184,25 @@ async def test_prefill_and_decode_workers_serve_a_router_for_pairs(kind: str, he
 
 
 async def test_smg_drops_dead_within_lease_and_regains_all_on_restart(
-    here: Machine,
+    local_machine: Machine,
 ) -> None:
-    router = RouterProcess(here, "smg")
-    server = PodProcesses(here, "router-0", variables={"TOPO_ROLE": "server", "SGL_ROUTER_PORT": str(router.port)})
-    pods = [PodProcesses(here, name) for name in ("pod-0", "pod-1", "pod-2")]
+    router = RouterProcess(local_machine, "smg")
+    server = PodProcesses(
+        local_machine, "router-0", variables={"TOPO_ROLE": "server", "SGL_ROUTER_PORT": str(router.port)}
+    )
+    pods = [PodProcesses(local_machine, name) for name in ("pod-0", "pod-1", "pod-2")]
     for pod in pods:
         pod.variables = {
             "TOPO_REGISTER_ENDPOINT": f"http://127.0.0.1:{server.sidecar_port}",
             "HEARTBEAT_INTERVAL": str(HEARTBEAT),
         }
-    by_hand = PodProcesses(here, "by-hand")
-    await asyncio.gather(router.start(), server.start_sidecar(), by_hand.start_engine(), *(pod.start() for pod in pods))
-    await here.answers(f"{by_hand.url}/health")
-    await here.http.post(f"{router.url}/workers", json={"url": by_hand.url})
+    manual = PodProcesses(local_machine, "by-hand")
+    await asyncio.gather(router.start(), server.start_sidecar(), manual.start_engine(), *(pod.start() for pod in pods))
+    await local_machine.answers(f"{manual.url}/health")
+    await local_machine.http.post(f"{router.url}/workers", json={"url": manual.url})
     for pod in pods:
         await pod.reaches("Registered")
-    await router.lists(by_hand.url, *(pod.url for pod in pods))
+    await router.lists(manual.url, *(pod.url for pod in pods))
     report = await server.topology()
     assert report is not None
     assert (report.role, report.registered) == ("server", True)
@@ -209,7 +211,7 @@ async def test_smg_drops_dead_within_lease_and_regains_all_on_restart(
 
     # Dead without a word.
     await kill(pods[0].engine, pods[0].sidecar)
-    await router.lists(by_hand.url, pods[1].url, pods[2].url)
+    await router.lists(manual.url, pods[1].url, pods[2].url)
 
     # The router forgets everything; only what has a lease comes back.
     await kill(router.process)

@@ -39,9 +39,9 @@ def to_router(double: RouterDouble) -> Mounts:
 @contextlib.asynccontextmanager
 async def running(topology: TopologySettings, mounts: Mounts, **settings: Any) -> AsyncIterator[httpx.ASGITransport]:
     """Run a sidecar; yield how to reach it."""
-    chosen = Settings(**{"engine_endpoint": NOWHERE, "topology": topology, **settings})
+    sidecar_settings = Settings(**{"engine_endpoint": NOWHERE, "topology": topology, **settings})
     async with httpx.AsyncClient(mounts=mounts) as http:
-        parts = assemble(chosen, Store(None), http, asyncio.Event())
+        parts = assemble(sidecar_settings, Store(None), http, asyncio.Event())
         task = asyncio.create_task(parts.run())
         try:
             yield httpx.ASGITransport(app=parts.app)
@@ -83,8 +83,8 @@ async def reaches(client: SidecarClient, state: str, reason: str | None = None) 
     async def check() -> bool:
         nonlocal last
         last = await client.topology()
-        (one,) = last.registrations or [lease.registration for lease in last.leases]
-        return one.state == state and reason in (None, one.reason)
+        (registration,) = last.registrations or [lease.registration for lease in last.leases]
+        return registration.state == state and reason in (None, registration.reason)
 
     try:
         await eventually(check, f"{state} {reason or ''}")
@@ -94,18 +94,18 @@ async def reaches(client: SidecarClient, state: str, reason: str | None = None) 
     return last
 
 
-@pytest.mark.parametrize("through", ["router", "server"])
-async def test_pod_registers_with_ready_engine_and_leaves_with_it(through: str) -> None:
+@pytest.mark.parametrize("host", ["router", "server"])
+async def test_pod_registers_with_ready_engine_and_leaves_with_it(host: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         engine = await stack.enter_async_context(running_double())
         url = str(engine)
         double = RouterDouble("smg", alive={url}, at_once=False, key="router-sekret")
         mounts = to_router(double)
-        if through == "server":
+        if host == "server":
             settings = replace(server_settings(), router_key="router-sekret")
-            beside = await stack.enter_async_context(running(settings, mounts))
-            mounts = {"all://server": httpx.ASGITransport(app=beside.app, client=("10.0.0.99", 1234))}
-        topology = client_settings(url, f"http://{through}", api_key="engine-sekret")
+            server = await stack.enter_async_context(running(settings, mounts))
+            mounts = {"all://server": httpx.ASGITransport(app=server.app, client=("10.0.0.99", 1234))}
+        topology = client_settings(url, f"http://{host}", api_key="engine-sekret")
         topology = replace(topology, router_key="router-sekret")
         pod = await stack.enter_async_context(running(topology, mounts, engine=EngineKind.VLLM, engine_endpoint=url))
         client = await stack.enter_async_context(client_of(pod))
@@ -113,12 +113,12 @@ async def test_pod_registers_with_ready_engine_and_leaves_with_it(through: str) 
         assert not (await client.topology()).registered
         double.finish()
         report = await reaches(client, "Registered")
-        assert (report.role, report.registered, report.registrations[0].router) == ("client", True, f"http://{through}")
+        assert (report.role, report.registered, report.registrations[0].router) == ("client", True, f"http://{host}")
         assert report.registrations[0].worker_id in double.workers
         assert report.registrations[0].verified is not None
         assert double.orders() == [{"url": url, "worker_type": "regular", "api_key": "engine-sekret"}]
         text = (await client._http.get("http://pod/metrics")).text
-        assert f'patio:topology_registered{{router="http://{through}"}} 1.0' in text
+        assert f'patio:topology_registered{{router="http://{host}"}} 1.0' in text
 
         await engine.crash()
         await reaches(client, "Leaving", "WorkerDraining")
@@ -145,9 +145,9 @@ async def test_sidecar_without_leases_differs_from_one_with_them() -> None:
 async def test_without_topology_report_is_empty_and_no_lease_is_taken() -> None:
     async with running(TopologySettings(), {}) as sidecar, client_of(sidecar) as client:
         assert await client.topology() == TopologyReport()
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=1))
-        assert refused.value.status == 404
+        assert raised.value.status == 404
 
 
 async def test_sidecar_without_router_works_and_says_what_to_set(
@@ -182,33 +182,33 @@ async def test_beside_a_router_no_engine_adapter_or_drain_exists() -> None:
         await eventually(ready, "ready with the router")
         assert "patio:engine_up 1.0" in (await client._http.get("http://sidecar/metrics")).text
         for call in (client.adapters(), client.drain(0)):
-            with pytest.raises(RejectedError) as refused:
+            with pytest.raises(RejectedError) as raised:
                 await call
-            assert refused.value.status == 404
+            assert raised.value.status == 404
 
 
-async def test_lease_is_kept_renewed_given_back_and_runs_out(tmp_path: Path) -> None:
+async def test_lease_is_kept_renewed_released_and_runs_out(tmp_path: Path) -> None:
     double = RouterDouble("sglang-router", alive={"http://a:1", "http://b:1", "http://hand:1"})
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         await client._http.post("http://sidecar/nowhere")
-        by_hand = httpx.AsyncClient(transport=httpx.ASGITransport(app=double.app), base_url=ROUTER)
-        await by_hand.post("/workers", json={"url": "http://hand:1"})
-        await by_hand.aclose()
+        manual_client = httpx.AsyncClient(transport=httpx.ASGITransport(app=double.app), base_url=ROUTER)
+        await manual_client.post("/workers", json={"url": "http://hand:1"})
+        await manual_client.aclose()
         lease = LeaseRequest(url="http://a:1", seconds=0.4, api_key="engine-sekret")
         await client.renew_lease("a", lease)
         await client.renew_lease("b", LeaseRequest(url="http://b:1", seconds=600))
         await eventually(lambda: is_listed(double, "http://hand:1", "http://a:1", "http://b:1"), "both are listed")
         assert "engine-sekret" not in (tmp_path / "leases.json").read_text()
         await eventually(lambda: is_listed(double, "http://hand:1", "http://b:1"), "a ran out")
-        assert [one.id for one in (await client.topology()).leases] == ["b"]
+        assert [lease_report.id for lease_report in (await client.topology()).leases] == ["b"]
         leaving = await client.release_lease("b")
         assert leaving is not None
         assert leaving.state == "Leaving"
 
-        async def gone() -> bool:
+        async def has_left() -> bool:
             return await client.release_lease("b") is None
 
-        await eventually(gone, "b has left")
+        await eventually(has_left, "b has left")
         assert await is_listed(double, "http://hand:1")
 
 
@@ -225,10 +225,10 @@ async def test_leases_outlive_the_sidecar_unrenewed_ones_are_removed(tmp_path: P
     orders = len(double.orders())
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
 
-        async def known() -> bool:
+        async def are_known() -> bool:
             return len((await client.topology()).leases) == 2
 
-        await eventually(known, "both leases are known")
+        await eventually(are_known, "both leases are known")
         await client.renew_lease("b", LeaseRequest(url="http://b:1", seconds=600))
         await eventually(lambda: is_listed(double, "http://b:1"), "nobody renewed a")
     assert len(double.orders()) == orders
@@ -240,9 +240,9 @@ async def test_leases_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.
     async with running(server_settings(tmp_path), to_router(double)) as sidecar, client_of(sidecar) as client:
         for name in "ab":
             await client.renew_lease(name, LeaseRequest(url=f"http://{name}:1", seconds=60))
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RejectedError) as raised:
             await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
-        assert (refused.value.status, refused.value.code, refused.value.retryable) == (429, "TooManyLeases", True)
+        assert (raised.value.status, raised.value.code, raised.value.retryable) == (429, "TooManyLeases", True)
         await client.renew_lease("a", LeaseRequest(url="http://a:1", seconds=60))
         await client.release_lease("b")
         await client.renew_lease("c", LeaseRequest(url="http://c:1", seconds=60))
@@ -266,11 +266,11 @@ async def test_other_pods_lease_with_routers_key_and_change_no_more(key: str | N
         async with httpx.AsyncClient(transport=outside, base_url=SERVER) as http:
             if key is not None:
                 for method in ("PUT", "DELETE"):
-                    for shown in (None, "Bearer wrong", "Bearer \xe9", key):
-                        headers = {} if shown is None else {"authorization": shown.encode("latin-1")}
-                        refused = await http.request(method, "/v1/topology/leases/a", json=lease, headers=headers)
-                        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "RouterKeyWrong")
-                        assert "sekret" not in refused.text
+                    for authorization in (None, "Bearer wrong", "Bearer \xe9", key):
+                        headers = {} if authorization is None else {"authorization": authorization.encode("latin-1")}
+                        response = await http.request(method, "/v1/topology/leases/a", json=lease, headers=headers)
+                        assert (response.status_code, response.json()["error"]["code"]) == (401, "RouterKeyWrong")
+                        assert "sekret" not in response.text
             headers = {} if key is None else {"authorization": f"Bearer {key}"}
             assert (await http.put("/v1/topology/leases/a", json=lease, headers=headers)).status_code == 200
             await eventually(lambda: is_listed(double, "http://a:1"), "a is listed")

@@ -37,18 +37,18 @@ roles:
 """
 
 
-def of(variables: dict[str, str], *argv: str) -> TopologySettings:
+def topology_of(variables: dict[str, str], *argv: str) -> TopologySettings:
     return read_settings(argv, variables).topology
 
 
 def test_without_a_type_there_is_no_topology() -> None:
-    assert not of({}).enabled
-    assert not of({"GROUP_NAME": "g", "ROLE_NAME": "r", "ROLE_INDEX": "0"}, PREFILL).enabled
-    assert not of({"TOPO_TYPE": "None", "SGL_ROUTER_ROLE_NAME": "router", "TOPO_ROLE": "server"}).enabled
+    assert not topology_of({}).enabled
+    assert not topology_of({"GROUP_NAME": "g", "ROLE_NAME": "r", "ROLE_INDEX": "0"}, PREFILL).enabled
+    assert not topology_of({"TOPO_TYPE": "None", "SGL_ROUTER_ROLE_NAME": "router", "TOPO_ROLE": "server"}).enabled
 
 
 def test_upstreams_sample_is_understood() -> None:
-    settings = of(SAMPLE, PREFILL)
+    settings = topology_of(SAMPLE, PREFILL)
     (endpoint,) = settings.endpoints
     assert endpoint.urls == (
         "http://sglang-pd-router-0.s-sglang-pd-router:8000",
@@ -66,19 +66,19 @@ def test_upstreams_sample_is_understood() -> None:
 def test_both_spellings_of_the_group_are_the_same() -> None:
     new = {**SAMPLE, "RBG_GROUP_NAME": SAMPLE["GROUP_NAME"]}
     del new["GROUP_NAME"]
-    assert of(new) == of(SAMPLE) == of({**new, "GROUP_NAME": SAMPLE["GROUP_NAME"]})
+    assert topology_of(new) == topology_of(SAMPLE) == topology_of({**new, "GROUP_NAME": SAMPLE["GROUP_NAME"]})
 
 
 def test_both_spellings_of_the_router_are_the_same() -> None:
     new = {**SAMPLE, "ROUTER_ROLE_NAME": "router", "ROUTER_PORT": "8000"}
-    both = of(new)
+    expected = topology_of(new)
     del new["SGL_ROUTER_ROLE_NAME"], new["SGL_ROUTER_PORT"]
-    assert of(new) == of(SAMPLE) == both
-    assert of({**SAMPLE, "ROUTER_PORT": "tcp://10.96.0.7:30000"}) == both, "of a Service named router"
+    assert topology_of(new) == topology_of(SAMPLE) == expected
+    assert topology_of({**SAMPLE, "ROUTER_PORT": "tcp://10.96.0.7:30000"}) == expected, "of a Service named router"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "variables",
     [
         {},
         {"GROUP_NAME": "my-inference", "ROLE_NAME": "inference", "ROLE_INDEX": "0", "TOPO_ROLE": "client"},
@@ -86,8 +86,8 @@ def test_both_spellings_of_the_router_are_the_same() -> None:
         {"ROUTER_PORT": "tcp://10.96.0.7:30000", "SGL_ROUTER_PORT": "tcp://10.96.0.8:30000"},
     ],
 )
-def test_type_alone_as_in_upstream_starts_and_says_what_to_set(more: dict[str, str]) -> None:
-    settings = of({**POD, "TOPO_TYPE": "SGLang", **more}, PREFILL)
+def test_type_alone_as_in_upstream_starts_and_says_what_to_set(variables: dict[str, str]) -> None:
+    settings = topology_of({**POD, "TOPO_TYPE": "SGLang", **variables}, PREFILL)
     assert not settings.enabled
     assert "TOPO_REGISTER_ENDPOINT" in settings.not_configured
 
@@ -99,14 +99,14 @@ def test_pod_without_address_is_registered_by_dns_name() -> None:
         ({"ROLE_INDEX": "1"}, "1"),
         ({"RBG_ROLE_INSTANCE_NAME": "sglang-pd-prefill-0"}, "0"),
     ):
-        worker = of({**variables, **extra}).worker
+        worker = topology_of({**variables, **extra}).worker
         assert worker is not None
         assert worker.url == f"http://sglang-pd-prefill-{index}.s-sglang-pd-prefill:8000"
 
 
 def test_engines_port_and_key_are_registered() -> None:
     variables = {**DIRECT, "INFERENCE_ENGINE_ENDPOINT": "http://localhost:8123", "ENGINE_API_KEY": "sekret"}
-    settings = of(variables, '--instance-info={"data": {"port": "8124", "model_id": "m", "priority": 3}}')
+    settings = topology_of(variables, '--instance-info={"data": {"port": "8124", "model_id": "m", "priority": 3}}')
     assert settings.worker is not None
     assert settings.worker.order() == {
         "url": "http://10.0.0.7:8124",
@@ -115,7 +115,7 @@ def test_engines_port_and_key_are_registered() -> None:
         "priority": 3,
         "api_key": "sekret",
     }
-    plain = of({**variables, "POD_IP": "fd00::7"}).worker
+    plain = topology_of({**variables, "POD_IP": "fd00::7"}).worker
     assert plain is not None
     assert plain.url == "http://[fd00::7]:8123"
 
@@ -128,7 +128,7 @@ def test_no_key_is_in_a_repr() -> None:
 
 
 def test_several_routers_are_several_registrations() -> None:
-    settings = of({**DIRECT, "TOPO_REGISTER_ENDPOINT": "http://a:1, b:2/,http://a:1"})
+    settings = topology_of({**DIRECT, "TOPO_REGISTER_ENDPOINT": "http://a:1, b:2/,http://a:1"})
     assert [endpoint.urls for endpoint in settings.endpoints] == [("http://a:1",), ("http://b:2",)]
     assert all(endpoint.may_be_server for endpoint in settings.endpoints)
 
@@ -137,13 +137,15 @@ def test_topology_file_names_every_instance_of_the_router(tmp_path: Path) -> Non
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG)
     variables = {**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)}
-    urls = [endpoint.urls for endpoint in of(variables).endpoints]
+    urls = [endpoint.urls for endpoint in topology_of(variables).endpoints]
     assert urls == [("http://G-router-0.s-G-router:8000",), ("http://G-router-1.s-G-router:8000",)]
-    assert of({**variables, "SGL_ROUTER_PORT": "9000"}).endpoints[0].urls == ("http://G-router-0.s-G-router:9000",)
+    assert topology_of({**variables, "SGL_ROUTER_PORT": "9000"}).endpoints[0].urls == (
+        "http://G-router-0.s-G-router:9000",
+    )
 
 
 def test_missing_topology_file_is_ignored_when_names_suffice() -> None:
-    assert of({**SAMPLE, "TOPO_CONFIG_FILE": "/etc/patio/instance-config.yaml"}) == of(SAMPLE)
+    assert topology_of({**SAMPLE, "TOPO_CONFIG_FILE": "/etc/patio/instance-config.yaml"}) == topology_of(SAMPLE)
 
 
 def test_server_stands_beside_its_router() -> None:
@@ -153,11 +155,11 @@ def test_server_stands_beside_its_router() -> None:
         "SGL_ROUTER_PORT": "30000",
         "PATIO_STATE_FILE": "/x/s.json",
     }
-    settings = of(variables)
+    settings = topology_of(variables)
     assert settings.is_server
     assert settings.endpoints[0].urls == ("http://127.0.0.1:30000",)
     assert settings.lease_file == Path("/x/leases.json")
-    assert of({**variables, "TOPO_REGISTER_ENDPOINT": "http://127.0.0.1:1"}).endpoints[0].urls == (
+    assert topology_of({**variables, "TOPO_REGISTER_ENDPOINT": "http://127.0.0.1:1"}).endpoints[0].urls == (
         "http://127.0.0.1:1",
     )
 
@@ -227,7 +229,7 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "no role 'router'"),
         ({"roles": {"router": {"instances": []}}}, "no instance"),
@@ -237,8 +239,8 @@ def test_long_names_are_cut_as_rolebasedgroup_cuts_them() -> None:
         ({"roles": ["router"]}, "no role"),
     ],
 )
-def test_topology_file_that_does_not_say_it_is_rejected(content: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_topology_file_without_the_address_is_rejected(content: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         listed(content, None, None)
 
 
@@ -248,7 +250,7 @@ BOMB = "a: &a {k: v}\n" + "\n".join(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (BOMB, "it has aliases"),
         ("[" * 5000, "nested too deep"),
@@ -265,18 +267,18 @@ BOMB = "a: &a {k: v}\n" + "\n".join(
     ],
     ids=["aliases", "deep", "large", "broken", "path", "port", "many"],
 )
-def test_topology_file_of_any_content_is_read_or_rejected(tmp_path: Path, content: str, said: str) -> None:
+def test_topology_file_of_any_content_is_read_or_rejected(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(content)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         read_settings([], {**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
 
 
 def test_topology_file_at_the_limit_is_read(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    said = "roles: {router: {instances: [{address: router-0, ports: {http: 8000}}]}}\n"
-    file.write_text(said + "#" * (LARGEST_FILE - len(said)))
-    settings = of({**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
+    roles = "roles: {router: {instances: [{address: router-0, ports: {http: 8000}}]}}\n"
+    file.write_text(roles + "#" * (LARGEST_FILE - len(roles)))
+    settings = topology_of({**POD, "TOPO_TYPE": "sglang", "TOPO_CONFIG_FILE": str(file)})
     assert settings.endpoints[0].urls == ("http://router-0:8000",)
 
 

@@ -89,12 +89,12 @@ class Authorizer:
         """
         if len(authorization) != 1:
             return UNREADABLE if authorization else self._missing(openness)
-        scheme, _, shown = authorization[0].partition(" ")
+        scheme, _, credentials = authorization[0].partition(" ")
         if scheme.lower() == DRAIN_SCHEME.lower() and openness.to is To.HOOK:
-            return Hook() if self._is_hook(shown) else WRONG_HOOK
+            return Hook() if self._is_hook(credentials) else WRONG_HOOK
         if scheme.lower() != PROOF_SCHEME.lower():
             return self._missing(openness)
-        return self._proven(request, shown, endorsements)
+        return self._proven(request, credentials, endorsements)
 
     def finish(self, claims: ProofClaims, body: bytes) -> RequestRejection | None:
         """Judge the body, and take the proof: it is not good again."""
@@ -109,8 +109,8 @@ class Authorizer:
             return MISSING_EVERYWHERE
         return MISSING if self._settings.keys else NO_KEYS
 
-    def _is_hook(self, shown: str) -> bool:
-        digest = hashlib.sha256(shown.encode()).hexdigest()
+    def _is_hook(self, proof: str) -> bool:
+        digest = hashlib.sha256(proof.encode()).hexdigest()
         return hmac.compare_digest(digest, self._settings.drain_proof_sha256)
 
     def _proven(self, request: Request, text: str, endorsements: Sequence[str]) -> ProofClaims | RequestRejection:

@@ -46,12 +46,12 @@ VARIABLES = {
 }
 
 
-def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
+def read_access(flag: str | None, env: Mapping[str, str]) -> AccessSettings:
     """Return the settings of access control.
 
     Args:
         flag: value of --access-control.
-        given: the variables that are set.
+        env: the variables that are set.
 
     Raises:
         SettingsError: a value is not what its setting takes, or keys are given without a pod.
@@ -59,23 +59,21 @@ def read_access(flag: str | None, given: Mapping[str, str]) -> AccessSettings:
     """
     name, value = ("--access-control", flag) if flag is not None else (ACCESS_CONTROL_VARIABLE, "on")
     if flag is None:
-        value = given.get(ACCESS_CONTROL_VARIABLE, value)
+        value = env.get(ACCESS_CONTROL_VARIABLE, value)
     if value.lower() not in ("on", "off"):
         raise SettingsError(f"{name}: {value!r} is not one of on, off")
-    keys = tuple(
-        dict.fromkeys(part.strip() for part in given.get(OPERATOR_KEYS_VARIABLE, "").split(",") if part.strip())
-    )
+    keys = tuple(dict.fromkeys(part.strip() for part in env.get(OPERATOR_KEYS_VARIABLE, "").split(",") if part.strip()))
     for key in keys:
         if len(from_base64url(key) or b"") != 32:
             raise SettingsError(
                 f"{OPERATOR_KEYS_VARIABLE}: {key[:8]!r}… is not an Ed25519 public key (32 bytes as base64url)"
             )
-    if keys and POD_UID_VARIABLE not in given:
+    if keys and POD_UID_VARIABLE not in env:
         raise SettingsError(f"{OPERATOR_KEYS_VARIABLE} needs {POD_UID_VARIABLE}: a proof is for one pod")
-    drain_proof = given.get(DRAIN_PROOF_VARIABLE, "")
+    drain_proof = env.get(DRAIN_PROOF_VARIABLE, "")
     if drain_proof and not re.fullmatch("[0-9a-f]{64}", drain_proof):
         raise SettingsError(f"{DRAIN_PROOF_VARIABLE}: not a SHA-256 in hex")
-    token_file = given.get(TOKEN_FILE_VARIABLE, TOKEN_FILE)
+    token_file = env.get(TOKEN_FILE_VARIABLE, TOKEN_FILE)
     if not token_file.startswith("/"):
         raise SettingsError(f"{TOKEN_FILE_VARIABLE}: {token_file!r} is not an absolute path")
-    return AccessSettings(value.lower() == "on", keys, given.get(POD_UID_VARIABLE, ""), drain_proof, token_file)
+    return AccessSettings(value.lower() == "on", keys, env.get(POD_UID_VARIABLE, ""), drain_proof, token_file)

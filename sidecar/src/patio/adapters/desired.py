@@ -97,7 +97,7 @@ class Desired:
 
     def in_slot(self, slot: Slot) -> dict[str, AdapterSpec]:
         """Return the orders in a slot, by name."""
-        return {name: spec for (name, of), spec in self.specs.items() if of is slot}
+        return {name: spec for (name, spec_slot), spec in self.specs.items() if spec_slot is slot}
 
 
 MOST_ADAPTERS = 2000

@@ -27,7 +27,7 @@ REST = 4.0
 what the sidecar and its engine do."""
 LONGEST_REST = 0.25
 LINGER = 600.0
-"""Seconds that files stay after the engine's list dropped them. vLLM 0.32 reads them again for requests under way whose
+"""Seconds that files stay after the engine's list dropped them. vLLM 0.32 reads them again for running requests whose
 weights had to make room (with --max-loras 1 any other load does that), and its engine dies when they are gone."""
 
 
@@ -65,7 +65,7 @@ class EngineMonitor:
         return await asyncio.shield(self._next)
 
     async def close(self) -> None:
-        """End the polls that are under way."""
+        """Cancel the polls that are in progress."""
         tasks = [task for task in (self._current, self._next) if task is not None]
         for task in tasks:
             task.cancel()
@@ -76,14 +76,14 @@ class EngineMonitor:
             await asyncio.wait([previous])
         await asyncio.sleep(self._next_at - time.monotonic())
         self._current, self._next = self._next, None
-        asked = time.monotonic()
+        started = time.monotonic()
         view = await self._ask()
         ended = time.monotonic()
-        self._next_at = ended + min(LONGEST_REST, REST * (ended - asked))
+        self._next_at = ended + min(LONGEST_REST, REST * (ended - started))
         if not view.unreliable:
             self._unreliable, self._unreliable_at = 0, float("-inf")
-        elif asked - self._unreliable_at >= UNRELIABLE_APART:
-            self._unreliable, self._unreliable_at = self._unreliable + 1, asked
+        elif started - self._unreliable_at >= UNRELIABLE_APART:
+            self._unreliable, self._unreliable_at = self._unreliable + 1, started
         if self.view.ready and view.unreliable and self._unreliable < UNRELIABLE_POLLS:
             return view
         if not view.listening:
@@ -92,7 +92,7 @@ class EngineMonitor:
             self._dropped.clear()
         elif view.adapters is not None:
             listed = frozenset(view.adapters.values())
-            self._dropped.update(dict.fromkeys(self._listed - listed, asked))
+            self._dropped.update(dict.fromkeys(self._listed - listed, started))
             self._listed = listed
         self.view = view
         self._on_view(view)
@@ -113,7 +113,7 @@ class EngineMonitor:
         return view
 
     def lingering(self) -> frozenset[str]:
-        """Return the paths that left the list, and that requests under way may still have."""
+        """Return the paths that left the list, and that running requests may still have."""
         since = time.monotonic() - LINGER
         self._dropped = {path: at for path, at in self._dropped.items() if at > since}
         return frozenset(self._dropped)

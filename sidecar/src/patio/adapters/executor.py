@@ -51,7 +51,7 @@ LOADS_AT_ONCE = 4
 UNLOADS_AT_ONCE = 4
 """Calls to the engine at once."""
 MOST_RUNNING = {"load": 48, "unload": 32, "fetch": 40, "prepare": 40}
-"""Actions under way at once, of each kind; the others are planned again. Together the last two are fewer than downloads
+"""How many actions of a kind run at once; the others are planned again. Together the last two are fewer than downloads
 may be."""
 
 
@@ -66,7 +66,7 @@ class Attempt:
 
 
 class Executor:
-    """What is under way for the adapters of one pod."""
+    """The running actions for the adapters of one pod."""
 
     def __init__(
         self,
@@ -97,10 +97,10 @@ class Executor:
         """Fetches, and loads that have not asked the engine yet."""
 
     def start(self, action: Action, tasks: asyncio.TaskGroup) -> bool:
-        """Start an action, unless too many of its kind are under way; return whether it was started."""
+        """Start an action, unless too many of its kind are running; return whether it was started."""
         kind = _kind(action)
-        alike = sum(_kind(other) == kind for other in self._snapshot.running.values())
-        if alike >= MOST_RUNNING[kind]:
+        same_kind = sum(_kind(other) == kind for other in self._snapshot.running.values())
+        if same_kind >= MOST_RUNNING[kind]:
             return False
         operation = kind if isinstance(action, Fetch) else type(action).__name__.lower()
         log.info("adapter %s adapter=%s reason=%s", operation, action.key[0], action.reason)
@@ -122,7 +122,7 @@ class Executor:
                 self.cancel(key)
 
     def cancel(self, key: Key) -> None:
-        """Cancel what is under way for a key, unless the engine was asked to do it."""
+        """Cancel the running action for a key, unless the engine was asked to do it."""
         if key in self._cancellable:
             self._cancellable.pop(key).cancel()
             self._state.apply(with_ended, key)

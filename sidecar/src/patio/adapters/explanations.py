@@ -15,7 +15,7 @@ SLOW = 2.0
 
 
 def slow_at(snapshot: AdapterSnapshot) -> list[float]:
-    """Return when a report of what is under way will say more."""
+    """Return when a report of a running action will say more."""
     return [at + SLOW for at in snapshot.asked_at.values() if snapshot.now < at + SLOW]
 
 

@@ -48,7 +48,7 @@ class Fetcher(Protocol):
     async def fetch(
         self, source: Source, config: Mapping[str, str], output_dir: str | None, max_workers: int
     ) -> DownloadReport:
-        """Fetch a source, or join the download under way; return how it ended. Cancelled, it may stop.
+        """Fetch a source, or join the download in progress; return how it ended. Cancelled, it may stop.
 
         `config` has the options and credentials, as `read_config` returns them.
         """

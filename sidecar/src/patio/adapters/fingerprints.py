@@ -69,13 +69,13 @@ class FolderUnresponsiveError(Exception):
 def fingerprint(folder: str) -> Fingerprint:
     """Return what can be seen of an adapter folder."""
     try:
-        found = []
+        files = []
         with os.scandir(folder) as entries:
             for entry in itertools.islice(entries, MOST_FILES):
                 if entry.name == CONFIG or posixpath.splitext(entry.name)[1] == ".safetensors":
                     facts = entry.stat()
-                    found.append((entry.name, facts.st_size, facts.st_mtime_ns))
-        return tuple(sorted(found))
+                    files.append((entry.name, facts.st_size, facts.st_mtime_ns))
+        return tuple(sorted(files))
     except (OSError, ValueError):
         return None
 

@@ -85,7 +85,7 @@ def removed(snapshot: AdapterSnapshot) -> frozenset[str]:
 
 
 def lost(snapshot: AdapterSnapshot, view: EngineView) -> frozenset[str]:
-    """Return what was loaded and is missing from the next view, though the engine stayed up and no action is under way
+    """Return what was loaded and is missing from the next view, though the engine stayed up and no action is running
     for it.
     """
     previous, current = snapshot.view.adapters, view.adapters

@@ -1,7 +1,7 @@
 """What a plan is made of: actions, each with its reason, and when to plan again. Pure data.
 
 `planner` returns a `Plan`; `executor` carries its actions out, each in a task of its own. An action says what is done,
-to which adapter and why. At most one action at a time is under way for a key.
+to which adapter and why. At most one action at a time runs for a key.
 """
 
 from __future__ import annotations

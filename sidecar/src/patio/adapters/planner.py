@@ -39,7 +39,7 @@ _LOADED = _Condition(AdapterState.LOADED, "Loaded")
 
 
 def plan(snapshot: AdapterSnapshot) -> Plan:
-    """Return what to do next. No action for a name that is settled, waits, or has one under way."""
+    """Return what to do next. No action for a name that is settled, waits, or has one running."""
     desired = snapshot.desired
     names = sorted({name for name, _ in desired.specs} | desired.leaving | (snapshot.view.adapters or {}).keys())
     steps, reports = _planned(snapshot, names)

@@ -233,7 +233,7 @@ class Reconciler:
         running = self._state.snapshot.running.items()
         self._executor.cancel_outdated([key for key, action in running if isinstance(action, Fetch)])
         self._state.apply(pruned)
-        # What was started is shown as under way.
+        # What was started is shown as running.
         started_reports = {report.lora_name: report for report in reports_of(self._snapshot(), started)}
         self._show([started_reports.get(report.lora_name, report) for report in planned.reports])
 

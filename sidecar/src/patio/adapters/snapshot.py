@@ -34,7 +34,7 @@ class AdapterSnapshot:
     """Counts the times that the engine became ready."""
     progress: Mapping[Key, Progress] = field(default_factory=dict)
     running: Mapping[Key, Action] = field(default_factory=dict)
-    """The actions under way."""
+    """The running actions."""
     asked_at: Mapping[Key, float] = field(default_factory=dict)
     """When the engine was asked to carry an action out; absent while the action waits for its turn."""
     credentials: Mapping[Key, Credentials] = field(default_factory=dict, repr=False)
@@ -47,7 +47,7 @@ class AdapterSnapshot:
     engine: str = ""
     """Which engine it is."""
     unloads_wait: bool = False
-    """Whether an unload waits for the requests under way, and every other change behind it."""
+    """Whether an unload waits for the running requests, and every other change behind it."""
     changed_files: frozenset[str] = frozenset()
     """Adapters whose files changed since their last attempt, and are no longer changing."""
     now: float = 0.0
@@ -99,7 +99,7 @@ def with_verified(snapshot: AdapterSnapshot, key: Key) -> AdapterSnapshot:
 
 
 def with_started(snapshot: AdapterSnapshot, action: Action) -> AdapterSnapshot:
-    """Note that an action is under way."""
+    """Note that an action is running."""
     return replace(snapshot, running={**snapshot.running, action.key: action})
 
 
@@ -109,7 +109,7 @@ def with_asked(snapshot: AdapterSnapshot, key: Key, now: float) -> AdapterSnapsh
 
 
 def with_ended(snapshot: AdapterSnapshot, key: Key) -> AdapterSnapshot:
-    """Note that nothing is under way for a key any more."""
+    """Note that no action is running for a key any more."""
     if key not in snapshot.running and key not in snapshot.asked_at:
         return snapshot
     return replace(snapshot, running=without(snapshot.running, key), asked_at=without(snapshot.asked_at, key))
@@ -148,7 +148,7 @@ def pruned(snapshot: AdapterSnapshot) -> AdapterSnapshot:
 
 
 def paths_in_use(snapshot: AdapterSnapshot) -> frozenset[str]:
-    """Return every folder that the engine has, or that an action under way may still give it."""
+    """Return every folder that the engine has, or that a running action may still give it."""
     specs = [action.spec for action in snapshot.running.values() if not isinstance(action, Unload)]
     held = [spec.held.path for spec in specs if spec.held is not None]
     return frozenset([*(snapshot.view.adapters or {}).values(), *(spec.path for spec in specs), *held])

@@ -208,13 +208,13 @@ def _size(path: Path) -> int | None:
 
 
 def _replace_link(link: Path, target: Path) -> None:
-    beside = link.with_name(f".{link.name[:200]}.new")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(target)
+    temporary = link.with_name(f".{link.name[:200]}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
     try:
-        beside.replace(link)
+        temporary.replace(link)
     except IsADirectoryError:
-        beside.unlink()
+        temporary.unlink()
         message = f"{link} is a folder, but the source has a file of that name."
         raise DownloadError(DownloadReason.INVALID, message) from None
 

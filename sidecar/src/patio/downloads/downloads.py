@@ -69,10 +69,10 @@ KEYS = ("access_key", "secret_key", "session_token")
 _ENDED = (DownloadState.SUCCEEDED, DownloadState.FAILED, DownloadState.CANCELLED)
 
 
-def pause(failures: int, asked: float | None, jitter: float) -> float:
+def pause(failures: int, retry_after: float | None, jitter: float) -> float:
     """Return the seconds to wait after so many failures in a row; `asked` is what the source wants at least."""
     own = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)
-    return max(own, min(asked or 0.0, LONGEST_ASKED_PAUSE))
+    return max(own, min(retry_after or 0.0, LONGEST_ASKED_PAUSE))
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +144,7 @@ class Downloads:
             self._pins.close()
 
     def order(self, request: DownloadRequest) -> DownloadReport:
-        """Start a download, or join the one that is under way; raise `DownloadError` for one that can never be."""
+        """Start a download, or join the one in progress; raise `DownloadError` for one that can never be."""
         source, config = parse_source(request.source), read_config(request.config)
         download = self._start(source, config, request.output_dir, request.max_workers)
         download.keep_running = True
@@ -187,7 +187,7 @@ class Downloads:
         return None if download is None else download.report
 
     def reports(self) -> tuple[DownloadReport, ...]:
-        """Return all that are under way and the last that ended, the newest first."""
+        """Return all that are in progress and the last that ended, the newest first."""
         return tuple(download.report for download in reversed(self._downloads.values()))
 
     def has_listeners(self, download_id: str) -> bool:
@@ -233,9 +233,11 @@ class Downloads:
                 await self._pin_threads.run(self._pins.sync, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
 
-    def _start(self, source: Source, given: Mapping[str, str], output_dir: str | None, max_workers: int) -> _Download:
-        """Start a download, or return the one under way for the same; raise `DownloadError`."""
-        config = self._config(source, given)
+    def _start(
+        self, source: Source, order_config: Mapping[str, str], output_dir: str | None, max_workers: int
+    ) -> _Download:
+        """Start a download, or return the one in progress for the same; raise `DownloadError`."""
+        config = self._config(source, order_config)
         job = self._job(source, config, output_dir, max_workers)
         identity = _identity(source, config, output_dir)
         for download in self._downloads.values():
@@ -254,18 +256,18 @@ class Downloads:
         download.task.add_done_callback(lambda task: self._close(download))
         return download
 
-    def _config(self, source: Source, given: Mapping[str, str]) -> dict[str, str]:
+    def _config(self, source: Source, order_config: Mapping[str, str]) -> dict[str, str]:
         """Return what counts for a source: the request's words before the variables', and only what it needs.
 
         Raise `DownloadError` for an endpoint that must not be asked, or not with these credentials.
         """
         variables = self._settings.config(source.kind)
-        if "access_key" in given:  # keys come together, and one from here with one from there fits nothing
+        if "access_key" in order_config:  # keys come together, and one from here with one from there fits nothing
             variables = {key: value for key, value in variables.items() if key not in KEYS}
-        merged = {**variables, **given}
+        merged = {**variables, **order_config}
         if source.kind is SourceKind.HF:
             needed = ("hf_token", "hf_endpoint") + (() if source.revision else ("hf_revision",))
-            if "hf_token" not in given and merged.get("hf_endpoint") != variables.get("hf_endpoint"):
+            if "hf_token" not in order_config and merged.get("hf_endpoint") != variables.get("hf_endpoint"):
                 # The variable's token is for the variable's Hub: a request must not have it sent elsewhere.
                 merged.pop("hf_token", None)
         elif source.kind in (SourceKind.S3, SourceKind.OBS):
@@ -281,8 +283,8 @@ class Downloads:
                 )
                 raise DownloadError(DownloadReason.INVALID, message)
             # An order that names an endpoint without TLS, or credentials for one, says whether they may go there.
-            orders = any(key in given for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
-            if (given if orders else merged).get("allow_plain_http") == "true":
+            orders = any(key in order_config for key in (*SECRET_KEYS, "endpoint", "hf_endpoint"))
+            if (order_config if orders else merged).get("allow_plain_http") == "true":
                 config["allow_plain_http"] = "true"
             elif in_clear(endpoint) and any(key in config for key in SECRET_KEYS):
                 raise plain_http_error(endpoint)

@@ -6,8 +6,8 @@
     <output_dir>/config.json                links through `current`, so that all files change at once
 
 Beside the revisions: `.lock` (who writes), `.<revision>.source` (what it was fetched from), `.partial-<revision>` (what
-is under way). In the root, and in `.patio` of an output_dir: `.in-use` (who uses which revision). In the root:
-`.room.lock` (who reserves room) and `.reserved` (room that downloads under way will take).
+is being fetched). In the root, and in `.patio` of an output_dir: `.in-use` (who uses which revision). In the root:
+`.room.lock` (who reserves room) and `.reserved` (room that running downloads will take).
 Links that lead out of the roots are rejected, not followed.
 """
 
@@ -61,7 +61,7 @@ def room_lock(root: Path) -> Path:
 
 
 def reservations(root: Path) -> Path:
-    """Return the folder of what downloads under way will take."""
+    """Return the folder of what running downloads will take."""
     return root / ".reserved"
 
 

@@ -1,6 +1,6 @@
 """Room for downloads: reserved before the first byte is asked for, so that several at once do not exceed the limit.
 
-Each download under way has a file in `.reserved` of the root, locked as long as its worker lives, that says how large
+Each download in progress has a file in `.reserved` of the root, locked as long as its worker lives, that says how large
 its folder will become. A worker that needs room counts what is on disk and what such folders still lack, under one
 lock. So all sidecars that share a root count each other. Those that share a volume and not the root do not: between
 them only the disk's own free space is compared, as it is where files cannot be locked.
@@ -135,8 +135,8 @@ def _make(
     message = f"The download needs {needed} bytes, and {lacking} of them do not fit on the disk of {layout.revisions}"
     if limit is not None:
         message += f" or within PATIO_DOWNLOAD_LIMIT ({limit})"
-    if under_way := sum(other.lacking for other in others):
-        message += f"; {under_way} bytes are reserved for running downloads"
+    if reserved_bytes := sum(other.lacking for other in others):
+        message += f"; {reserved_bytes} bytes are reserved for running downloads"
     raise DownloadError(DownloadReason.NO_SPACE, message + ".")
 
 
@@ -145,8 +145,8 @@ def _lacking(
 ) -> int:
     free = os.statvfs(layout.revisions)
     device = os.stat(layout.revisions).st_dev
-    beside = sum(other.lacking for other in others if _device(other.folder) == device)
-    lacking = needed + SPACE_LEFT + beside - free.f_bavail * free.f_frsize if needed else 0
+    reserved_bytes = sum(other.lacking for other in others if _device(other.folder) == device)
+    lacking = needed + SPACE_LEFT + reserved_bytes - free.f_bavail * free.f_frsize if needed else 0
     if limit is not None and layout.revisions.is_relative_to(root):
         below = sum(other.lacking for other in others if other.folder.is_relative_to(root))
         lacking = max(lacking, needed + used(root) + below - limit)

@@ -112,8 +112,8 @@ class S3:
         """Tell a folder that is not there from an object that was taken for one."""
         name = self._prefix.rstrip("/")
         if name:
-            beside = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
-            if any(entry["Key"] == name for entry in beside.get("Contents", ())):
+            objects = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+            if any(entry["Key"] == name for entry in objects.get("Contents", ())):
                 message = f"{self._subject}: this is an object, not a folder. Name the folder that contains it."
                 return DownloadError(DownloadReason.NOT_FOUND, message)
         return DownloadError(DownloadReason.NOT_FOUND, f"{self._subject}: the source has no files at this path.")
@@ -121,10 +121,10 @@ class S3:
     @contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[Reading]:
         """Get an object, if it is still the one that was listed."""
-        asked = {"Range": f"bytes={offset}-"} if offset else {}
+        range_argument = {"Range": f"bytes={offset}-"} if offset else {}
         with self._download_errors(f"{file.name} of {self._subject}"):
             answer = self._client.get_object(
-                Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **asked
+                Bucket=self._bucket, Key=self._prefix + file.name, IfMatch=f'"{file.tag}"', **range_argument
             )
             if answer.get("ETag", "").strip('"') != file.tag:  # a store that does not know If-Match
                 message = f"{file.name} of {self._subject}: the file changed while it was read."
@@ -187,11 +187,11 @@ def region_of(endpoint: str | None, default: str = "us-east-1") -> str:
     return match.group(1) if match else default
 
 
-def addressing_style(kind: SourceKind, endpoint: str | None, asked: str | None) -> Style:
+def addressing_style(kind: SourceKind, endpoint: str | None, configured: str | None) -> Style:
     """Return how buckets are addressed. OBS takes only names in front of its host, where that is a name."""
-    if asked == "path":
+    if configured == "path":
         return "path"
-    if asked == "virtual":
+    if configured == "virtual":
         return "virtual"
     if kind is not SourceKind.OBS:
         return "auto"  # AWS: virtual; other endpoints: path

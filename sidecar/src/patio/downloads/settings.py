@@ -109,61 +109,61 @@ _CREDENTIALS = (
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def read_downloads(given: Mapping[str, str]) -> DownloadSettings:
+def read_downloads(env: Mapping[str, str]) -> DownloadSettings:
     """Return the settings of downloads; raise `SettingsError`, which never has a credential in it."""
     for first, second in (("ACCESS_KEY", "SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
-        if (first in given) != (second in given):
-            present, missing = (first, second) if first in given else (second, first)
+        if (first in env) != (second in env):
+            present, missing = (first, second) if first in env else (second, first)
             raise SettingsError(f"{present} is set and {missing} is not: set both")
-    if "SESSION_TOKEN" in given and "ACCESS_KEY" not in given:
+    if "SESSION_TOKEN" in env and "ACCESS_KEY" not in env:
         raise SettingsError("SESSION_TOKEN is set and ACCESS_KEY is not: set both")
     for name in _CREDENTIALS:
-        if not re.fullmatch(r"[\x21-\x7e]*", given.get(name, "")):
+        if not re.fullmatch(r"[\x21-\x7e]*", env.get(name, "")):
             raise SettingsError(
                 f"{name}: the value has a character that is not allowed, like a line break or the letter é"
             )
-    plain = given.get("PATIO_DOWNLOAD_PLAIN_HTTP", "reject")
+    plain = env.get("PATIO_DOWNLOAD_PLAIN_HTTP", "reject")
     if plain not in ("allow", "reject"):
         raise SettingsError(f"PATIO_DOWNLOAD_PLAIN_HTTP: {plain!r} is not one of allow, reject")
-    style = given.get("ADDRESSING_STYLE")
+    style = env.get("ADDRESSING_STYLE")
     if style is not None and style not in ADDRESSING_STYLES:
         raise SettingsError(f"ADDRESSING_STYLE: {style!r} is not one of {', '.join(ADDRESSING_STYLES)}")
-    files = given.get("PATIO_DOWNLOAD_FILES", "safetensors")
+    files = env.get("PATIO_DOWNLOAD_FILES", "safetensors")
     if files not in ("safetensors", "all"):
         raise SettingsError(f"PATIO_DOWNLOAD_FILES: {files!r} is not one of safetensors, all")
     return DownloadSettings(
-        root=_folder(DOWNLOAD_ROOT_VARIABLE, given.get(DOWNLOAD_ROOT_VARIABLE, DEFAULT_DOWNLOAD_ROOT)),
+        root=_folder(DOWNLOAD_ROOT_VARIABLE, env.get(DOWNLOAD_ROOT_VARIABLE, DEFAULT_DOWNLOAD_ROOT)),
         other_roots=tuple(
             _folder(DOWNLOAD_ROOTS_VARIABLE, part.strip())
-            for part in given.get(DOWNLOAD_ROOTS_VARIABLE, "").split(",")
+            for part in env.get(DOWNLOAD_ROOTS_VARIABLE, "").split(",")
             if part.strip()
         ),
         all_files=files == "all",
-        limit=_bytes("PATIO_DOWNLOAD_LIMIT", given.get("PATIO_DOWNLOAD_LIMIT")),
-        hf_token=_first(given, "HF_AUTH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
-        hf_endpoint=_checked("HF_ENDPOINT", check_endpoint, given),
-        hf_revision=_checked("HF_REVISION", check_revision, given),
-        access_key=given.get("ACCESS_KEY"),
-        secret_key=given.get("SECRET_KEY"),
-        session_token=given.get("SESSION_TOKEN"),
-        endpoint=_checked("ENDPOINT", check_endpoint, given),
-        region=_checked("REGION", check_region, given),
+        limit=_bytes("PATIO_DOWNLOAD_LIMIT", env.get("PATIO_DOWNLOAD_LIMIT")),
+        hf_token=_first(env, "HF_AUTH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        hf_endpoint=_checked("HF_ENDPOINT", check_endpoint, env),
+        hf_revision=_checked("HF_REVISION", check_revision, env),
+        access_key=env.get("ACCESS_KEY"),
+        secret_key=env.get("SECRET_KEY"),
+        session_token=env.get("SESSION_TOKEN"),
+        endpoint=_checked("ENDPOINT", check_endpoint, env),
+        region=_checked("REGION", check_region, env),
         addressing_style=style,
         plain_http=plain == "allow",
         standard=StandardVariables(
-            access_key=given.get("AWS_ACCESS_KEY_ID"),
-            secret_key=given.get("AWS_SECRET_ACCESS_KEY"),
-            session_token=given.get("AWS_SESSION_TOKEN"),
-            endpoint=_checked("AWS_ENDPOINT_URL_S3", check_endpoint, given)
-            or _checked("AWS_ENDPOINT_URL", check_endpoint, given),
-            region=_checked("AWS_REGION", check_region, given) or _checked("AWS_DEFAULT_REGION", check_region, given),
+            access_key=env.get("AWS_ACCESS_KEY_ID"),
+            secret_key=env.get("AWS_SECRET_ACCESS_KEY"),
+            session_token=env.get("AWS_SESSION_TOKEN"),
+            endpoint=_checked("AWS_ENDPOINT_URL_S3", check_endpoint, env)
+            or _checked("AWS_ENDPOINT_URL", check_endpoint, env),
+            region=_checked("AWS_REGION", check_region, env) or _checked("AWS_DEFAULT_REGION", check_region, env),
         ),
     )
 
 
-def _first(given: Mapping[str, str], *names: str) -> str | None:
+def _first(env: Mapping[str, str], *names: str) -> str | None:
     """Return what the first of some variables says."""
-    return next((given[name] for name in names if name in given), None)
+    return next((env[name] for name in names if name in env), None)
 
 
 def _folder(variable: str, value: str) -> Path:
@@ -173,11 +173,11 @@ def _folder(variable: str, value: str) -> Path:
     return path
 
 
-def _checked(variable: str, check: Callable[[str], str], given: Mapping[str, str]) -> str | None:
-    if variable not in given:
+def _checked(variable: str, check: Callable[[str], str], env: Mapping[str, str]) -> str | None:
+    if variable not in env:
         return None
     try:
-        return check(given[variable])
+        return check(env[variable])
     except ValueError as error:
         raise SettingsError(f"{variable}: {error}") from None
 

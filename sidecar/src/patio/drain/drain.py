@@ -82,7 +82,7 @@ class Drain:
         return self._answer(time.monotonic() - called)
 
     async def close(self) -> None:
-        """Drop a drain that is under way."""
+        """Cancel a drain that is in progress."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -17,7 +17,7 @@ class CountOutcome(StrEnum):
 
     COUNTED = "counted"
     GONE = "gone"
-    """Nothing listens: no request can be under way."""
+    """Nothing listens: no request can be running."""
     BLIND = "blind"
     """It answers without numbers."""
     NO_ANSWER = "no answer"

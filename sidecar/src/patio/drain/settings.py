@@ -30,17 +30,17 @@ VARIABLES = {
 }
 
 
-def read_drain(given: Mapping[str, str]) -> DrainSettings:
+def read_drain(env: Mapping[str, str]) -> DrainSettings:
     """Return the settings; raise `SettingsError`."""
-    timeout = _seconds("PATIO_DRAIN_TIMEOUT", given, DEFAULT_TIMEOUT)
-    settle = _seconds("PATIO_DRAIN_SETTLE", given, min(DEFAULT_SETTLE, timeout))
+    timeout = _seconds("PATIO_DRAIN_TIMEOUT", env, DEFAULT_TIMEOUT)
+    settle = _seconds("PATIO_DRAIN_SETTLE", env, min(DEFAULT_SETTLE, timeout))
     if settle > timeout:
         raise SettingsError(f"PATIO_DRAIN_SETTLE: {settle:g} is longer than PATIO_DRAIN_TIMEOUT, {timeout:g}")
     return DrainSettings(timeout, settle)
 
 
-def _seconds(name: str, given: Mapping[str, str], default: float) -> float:
-    value = given.get(name)
+def _seconds(name: str, env: Mapping[str, str], default: float) -> float:
+    value = env.get(name)
     if value is None:
         return default
     try:

@@ -136,7 +136,7 @@ class Engine(Protocol):
 
     @property
     def unloads_wait(self) -> bool:
-        """Whether an unload waits for the requests under way, and every other change behind it."""
+        """Whether an unload waits for the running requests, and every other change behind it."""
 
     async def view(self) -> EngineView:
         """Ask whether it is ready and what it has. An engine that is down is an answer, not an error."""

@@ -27,7 +27,7 @@ CHANGE_SECONDS = 300.0
 """Deadline of a load or unload. Generous: weights come from slow disks, and SGLang 0.5.23 unloads wait for requests."""
 POLLS_AT_ONCE = 16
 ORDERS_AT_ONCE = 64
-"""Far more than the reconciler has under way; a swap on SGLang takes two."""
+"""Far more than the reconciler has in progress; a swap on SGLang takes two."""
 LARGEST_MESSAGE = 256 * 2**10
 """Bytes that are read of an answer whose status is enough, or whose text is shown to people."""
 LARGEST_LIST = 4 * 2**20

@@ -30,9 +30,9 @@ _SERVER_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A
 DEFAULT_ENDPOINT = "http://localhost:8000"
 
 
-def read_key(name: str, given: Mapping[str, str]) -> str | None:
+def read_key(name: str, env: Mapping[str, str]) -> str | None:
     """Return a key that is sent in a header; raise `SettingsError`, without the key, for one that cannot be."""
-    key = given.get(name)
+    key = env.get(name)
     if key is None:
         return None
     if not _KEY.fullmatch(key) or len(key) > LONGEST_KEY:
@@ -55,18 +55,18 @@ def read_endpoint(name: str, value: str) -> EngineAddress:
     return address
 
 
-def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> EngineTls:
+def read_tls(env: Mapping[str, str], address: EngineAddress, pod_ip: str) -> EngineTls:
     """Return how an engine behind TLS is known; raise `SettingsError`. Reads the CAs, to see that they can be read."""
-    verify = given.get("ENGINE_TLS_VERIFY", "true").lower()
+    verify = env.get("ENGINE_TLS_VERIFY", "true").lower()
     if verify not in ("true", "false"):
         raise SettingsError("ENGINE_TLS_VERIFY: the value is neither true nor false")
-    name = given.get("ENGINE_TLS_SERVER_NAME")
+    name = env.get("ENGINE_TLS_SERVER_NAME")
     if name is not None and not _SERVER_NAME.fullmatch(name):
         raise SettingsError("ENGINE_TLS_SERVER_NAME: not a host name")
     ca_name = next(
-        (variable for variable in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if variable in given), None
+        (variable for variable in ("ENGINE_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR") if variable in env), None
     )
-    own_variables = [variable for variable in VARIABLES if variable.startswith("ENGINE_") and variable in given]
+    own_variables = [variable for variable in VARIABLES if variable.startswith("ENGINE_") and variable in env]
     if not address.tls:
         if own_variables:
             raise SettingsError(
@@ -85,7 +85,7 @@ def read_tls(given: Mapping[str, str], address: EngineAddress, pod_ip: str) -> E
                 "set ENGINE_CA_FILE"
             )
         return EngineTls(verify=False)
-    path = None if ca_name is None else Path(given[ca_name])
+    path = None if ca_name is None else Path(env[ca_name])
     folder = ca_name == "SSL_CERT_DIR"
     tls = EngineTls(None if folder else path, path if folder else None, server_name=name)
     if ca_name is not None:

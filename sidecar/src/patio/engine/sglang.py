@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 SWAPS = 5
 """Times that weights are unloaded and others loaded, before requests that bring the old ones back win."""
 QUICK = 1.0
-"""Seconds: a change that got no answer for longer waits for requests under way, and its outcome is still to come."""
+"""Seconds: a change that got no answer for longer waits for running requests, and its outcome is still to come."""
 POLL_PAUSE = 0.02
 """Seconds between polls for the moment at which an unload has removed a name."""
 LOAD = "/load_lora_adapter"
@@ -243,11 +243,11 @@ class Sglang:
     async def _with_retries(self, change: Callable[[], Awaitable[_T]]) -> _T:
         """Ask for a change again as long as it takes an engine that is up too long to answer."""
         while True:
-            asked = time.monotonic()
+            started = time.monotonic()
             try:
                 return await change()
             except RetryableError as error:
-                slow = error.reason is EngineReason.UNREACHABLE and time.monotonic() - asked > QUICK
+                slow = error.reason is EngineReason.UNREACHABLE and time.monotonic() - started > QUICK
                 if not slow or not (await self.view()).ready:
                     raise
 
@@ -260,7 +260,7 @@ class Sglang:
         return capacity.batch is not None and capacity.loaded is None
 
     async def unload(self, name: str) -> None:
-        """Unload; SGLang 0.5.23 waits for requests under way, without a limit of its own."""
+        """Unload; SGLang 0.5.23 waits for running requests, without a limit of its own."""
         with contextlib.suppress(_NotLoadedError):
             await self._change(UNLOAD, {"lora_name": name})
         self._accepted.discard(name)
@@ -308,10 +308,10 @@ class _Facts:
 
 def _facts(info: dict[str, Any]) -> _Facts:
     # SGLang 0.5.23 without --enable-lora answers with its default of max_loras_per_batch all the same.
-    off = "enable_lora" in info and not info["enable_lora"]
+    lora_is_off = "enable_lora" in info and not info["enable_lora"]
     batch, loaded = _count(info.get("max_loras_per_batch")), _count(info.get("max_loaded_loras"))
     tokenizers = _count(info.get("tokenizer_worker_num")) or 1
-    return _Facts(Capacity() if off else Capacity(batch=batch, loaded=loaded), tokenizers)
+    return _Facts(Capacity() if lora_is_off else Capacity(batch=batch, loaded=loaded), tokenizers)
 
 
 def _count(value: object) -> int | None:

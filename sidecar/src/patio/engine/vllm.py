@@ -61,7 +61,7 @@ class Vllm:
 
     @property
     def unloads_wait(self) -> bool:
-        """They do not: requests under way go on with the weights that they began with."""
+        """They do not: running requests go on with the weights that they began with."""
         return False
 
     async def view(self) -> EngineView:
@@ -90,7 +90,7 @@ class Vllm:
     async def replace(self, name: str, path: str) -> Loaded:
         """Try the weights under a name of ours, then unload and load.
 
-        vLLM 0.32's `load_inplace` would keep the adapter's number, so that requests under way go on with other
+        vLLM 0.32's `load_inplace` would keep the adapter's number, so that running requests go on with other
         weights, and reads the files again for every batch. A new number lets them finish with the old ones.
         """
         await self._try(trial_name(name, path), path)
@@ -108,7 +108,7 @@ class Vllm:
             await self.unload(trial)
 
     async def unload(self, name: str) -> None:
-        """Unload; vLLM 0.32 answers at once and lets requests under way finish."""
+        """Unload; vLLM 0.32 answers at once and lets running requests finish."""
         try:
             await self._change(UNLOAD, {"lora_name": name})
         except PermanentError as error:

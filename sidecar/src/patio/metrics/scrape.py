@@ -66,7 +66,7 @@ class _Failure:
 
 @dataclass(slots=True)
 class _Scrape:
-    """One fetch under way, and how many wait for it."""
+    """One fetch in progress, and how many wait for it."""
 
     task: asyncio.Task[Page]
     waiting: int = 0
@@ -142,7 +142,7 @@ class Scraper:
         return await page.packed(self._threads)
 
     async def close(self) -> None:
-        """Drop a scrape that is under way."""
+        """Cancel a scrape that is in progress."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._scraping is not None:
             self._scraping.task.cancel()

@@ -216,13 +216,13 @@ async def _body(receive: Receive, most: int) -> bytes | None:
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """Give the body on, then whatever else comes: that the caller hung up."""
-    given = False
+    delivered = False
 
     async def give() -> Message:
-        nonlocal given
-        if given:
+        nonlocal delivered
+        if delivered:
             return await receive()
-        given = True
+        delivered = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return give

@@ -204,7 +204,7 @@ def pause_after(failures: int) -> float:
 
 
 def moving_pause(age: float) -> float:
-    """Return the pause before the next poll of what has been under way for so many seconds."""
+    """Return the pause before the next poll of an order that has been pending for so many seconds."""
     return min(POLL_WHILE_STUCK, max(POLL_WHILE_MOVING, age / 4))
 
 

@@ -251,7 +251,7 @@ class Router:
 def _entry(worker: _Worker, listed: bool) -> Entry:
     """Read one worker.
 
-    Not listed: sglang-router 0.3.2 shows an order under way as `worker_type: unknown`, smg 1.13.0 as `status: pending`.
+    Not listed: sglang-router 0.3.2 shows a pending order as `worker_type: unknown`, smg 1.13.0 as `status: pending`.
     """
     job = worker.job_status
     pending = not listed and (worker.worker_type == "unknown" or worker.status == "pending")

@@ -119,16 +119,14 @@ class Pod:
     api_key: str | None
 
 
-def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod) -> TopologySettings:
+def read_topology(instance_info: str | None, env: Mapping[str, str], pod: Pod) -> TopologySettings:
     """Return the settings; raise `SettingsError`."""
     info = _instance_info(instance_info)
-    kind = given.get("TOPO_TYPE")
-    role = _role(given)
-    heartbeat = _heartbeat(given)
+    kind = env.get("TOPO_TYPE")
+    role = _role(env)
+    heartbeat = _heartbeat(env)
     if kind is None:
-        stray = [
-            name for name in ("TOPO_ROLE", *_WHERE) if name in given and (name, role) != ("TOPO_ROLE", Role.CLIENT)
-        ]
+        stray = [name for name in ("TOPO_ROLE", *_WHERE) if name in env and (name, role) != ("TOPO_ROLE", Role.CLIENT)]
         if stray:
             raise SettingsError(
                 f"{', '.join(stray)} without TOPO_TYPE: set TOPO_TYPE=sglang, or none to turn the topology off"
@@ -138,30 +136,30 @@ def read_topology(instance_info: str | None, given: Mapping[str, str], pod: Pod)
         return TopologySettings()
     if kind.lower() not in _TYPES:
         raise SettingsError(f"TOPO_TYPE: {kind!r} is not one of {', '.join((*_TYPES, 'none'))}")
-    key = read_key("SGL_ROUTER_API_KEY", given)
+    key = read_key("SGL_ROUTER_API_KEY", env)
     if role is Role.SERVER:
         if instance_info is not None:
             raise SettingsError("--instance-info: TOPO_ROLE=server registers no engine; leave the flag out")
         return TopologySettings(
             enabled=True,
             role=role,
-            endpoints=(_local_router(given),),
+            endpoints=(_local_router(env),),
             heartbeat=heartbeat,
             router_key=key,
             lease_file=pod.state_folder / LEASE_FILE,
         )
-    own_role, router_role = _either(given, "RBG_ROLE_NAME", "ROLE_NAME"), _either(given, *_ROUTER_ROLE)
+    own_role, router_role = _either(env, "RBG_ROLE_NAME", "ROLE_NAME"), _either(env, *_ROUTER_ROLE)
     if own_role is not None and own_role == router_role:
-        name = next(name for name in _ROUTER_ROLE if name in given)
+        name = next(name for name in _ROUTER_ROLE if name in env)
         raise SettingsError(f"{name}: {own_role!r} is this pod's own role: beside the router, set TOPO_ROLE=server")
-    _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
-    if not any(name in given for name in _WHERE) and _router_port(given) is None:
+    _either(env, "RBG_GROUP_NAME", "GROUP_NAME")
+    if not any(name in env for name in _WHERE) and _router_port(env) is None:
         return TopologySettings(not_configured=NOT_CONFIGURED)
     return TopologySettings(
         enabled=True,
-        endpoints=_endpoints(given),
+        endpoints=_endpoints(env),
         worker=Worker(
-            url=_worker_url(info, given, pod),
+            url=_worker_url(info, env, pod),
             kind=info.kind,
             bootstrap_port=info.bootstrap_port,
             extra=info.extra,
@@ -182,16 +180,16 @@ def _instance_info(text: str | None) -> InstanceInfo:
         raise SettingsError(f"--instance-info: {error}") from None
 
 
-def _role(given: Mapping[str, str]) -> Role:
-    value = given.get("TOPO_ROLE", Role.CLIENT.value)
+def _role(env: Mapping[str, str]) -> Role:
+    value = env.get("TOPO_ROLE", Role.CLIENT.value)
     try:
         return Role(value.lower())
     except ValueError:
         raise SettingsError(f"TOPO_ROLE: {value!r} is not one of {', '.join(Role)}") from None
 
 
-def _heartbeat(given: Mapping[str, str]) -> float:
-    value = given.get("HEARTBEAT_INTERVAL")
+def _heartbeat(env: Mapping[str, str]) -> float:
+    value = env.get("HEARTBEAT_INTERVAL")
     if value is None:
         return DEFAULT_HEARTBEAT
     try:
@@ -203,22 +201,22 @@ def _heartbeat(given: Mapping[str, str]) -> float:
     return seconds
 
 
-def _endpoints(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    routers = _routers(given)
+def _endpoints(env: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    routers = _routers(env)
     if len(routers) > MOST_ROUTERS:
-        name = "TOPO_REGISTER_ENDPOINT" if "TOPO_REGISTER_ENDPOINT" in given else "TOPO_CONFIG_FILE"
+        name = "TOPO_REGISTER_ENDPOINT" if "TOPO_REGISTER_ENDPOINT" in env else "TOPO_CONFIG_FILE"
         raise SettingsError(f"{name}: {len(routers)} routers are named, and the limit is {MOST_ROUTERS}")
     return routers
 
 
-def _routers(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+def _routers(env: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    if (endpoint := env.get("TOPO_REGISTER_ENDPOINT")) is not None:
         urls = dict.fromkeys(_base_url(part.strip()) for part in endpoint.split(",") if part.strip())
         return tuple(Endpoint((url,), may_be_server=True) for url in urls)
-    role, port = _either(given, *_ROUTER_ROLE), _router_port(given)
-    group = _either(given, "RBG_GROUP_NAME", "GROUP_NAME")
+    role, port = _either(env, *_ROUTER_ROLE), _router_port(env)
+    group = _either(env, "RBG_GROUP_NAME", "GROUP_NAME")
     by_name = role is not None and port is not None and group is not None
-    if (file := given.get("TOPO_CONFIG_FILE")) is not None and (Path(file).exists() or not by_name):
+    if (file := env.get("TOPO_CONFIG_FILE")) is not None and (Path(file).exists() or not by_name):
         return tuple(Endpoint((url,)) for url in _from_file(Path(file), role, port))
     if role is None or port is None or group is None:
         missing = [
@@ -233,11 +231,11 @@ def _routers(given: Mapping[str, str]) -> tuple[Endpoint, ...]:
     return (Endpoint(pod_names(group, role, "0", port)),)
 
 
-def _local_router(given: Mapping[str, str]) -> Endpoint:
+def _local_router(env: Mapping[str, str]) -> Endpoint:
     """Return the router that this sidecar stands beside."""
-    if (endpoint := given.get("TOPO_REGISTER_ENDPOINT")) is not None:
+    if (endpoint := env.get("TOPO_REGISTER_ENDPOINT")) is not None:
         return Endpoint((_base_url(endpoint),))
-    port = _router_port(given)
+    port = _router_port(env)
     if port is None:
         raise SettingsError("TOPO_ROLE: a server needs the router's port on this pod: set ROUTER_PORT")
     return Endpoint((f"http://127.0.0.1:{port}",))
@@ -270,7 +268,7 @@ def _from_file(path: Path, role: str | None, port: int | None) -> tuple[str, ...
         raise SettingsError(f"TOPO_CONFIG_FILE: {path}: {error}") from None
 
 
-def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
+def _worker_url(info: InstanceInfo, env: Mapping[str, str], pod: Pod) -> str:
     engine = urlsplit(pod.engine_endpoint)
     if engine.scheme == "unix" and info.port is None:
         raise SettingsError(
@@ -280,8 +278,8 @@ def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     port = info.port or engine.port or (443 if engine.scheme == "https" else 80)
     if pod.ip:
         return host_url(pod.ip, port, "http" if engine.scheme == "unix" else engine.scheme)
-    group, role = _either(given, "RBG_GROUP_NAME", "GROUP_NAME"), _either(given, "RBG_ROLE_NAME", "ROLE_NAME")
-    index = _index(given)
+    group, role = _either(env, "RBG_GROUP_NAME", "GROUP_NAME"), _either(env, "RBG_ROLE_NAME", "ROLE_NAME")
+    index = _index(env)
     if group is None or role is None or index is None:
         raise SettingsError(
             "POD_IP: the router needs the address of this engine: set POD_IP from status.podIP, or set GROUP_NAME, "
@@ -290,15 +288,15 @@ def _worker_url(info: InstanceInfo, given: Mapping[str, str], pod: Pod) -> str:
     return pod_names(group, role, index, port)[0]
 
 
-def _index(given: Mapping[str, str]) -> str | None:
+def _index(env: Mapping[str, str]) -> str | None:
     """Return the pod's index in its role.
 
     RoleBasedGroup up to 0.8 gives all pods made in one pass the last RBG_ROLE_INDEX; the instance's name is right.
     """
-    instance = given.get("RBG_ROLE_INSTANCE_NAME", given.get("INSTANCE_NAME", ""))
+    instance = env.get("RBG_ROLE_INSTANCE_NAME", env.get("INSTANCE_NAME", ""))
     if number := re.search(r"\d+$", instance):
         return number.group()
-    return given.get("ROLE_INDEX", given.get("RBG_ROLE_INDEX"))
+    return env.get("ROLE_INDEX", env.get("RBG_ROLE_INDEX"))
 
 
 def _lease_id(pod: Pod) -> str:
@@ -306,13 +304,13 @@ def _lease_id(pod: Pod) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
-def _router_port(given: Mapping[str, str]) -> int | None:
+def _router_port(env: Mapping[str, str]) -> int | None:
     # Kubernetes puts tcp://... into every pod of a namespace with a Service named `router` or `sgl-router`: it is
     # not a setting.
     ports = {
-        name: given[name]
+        name: env[name]
         for name in _ROUTER_PORT
-        if name in given and not given[name].startswith(("tcp://", "udp://", "sctp://"))
+        if name in env and not env[name].startswith(("tcp://", "udp://", "sctp://"))
     }
     for name, value in ports.items():
         if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 65536:
@@ -334,7 +332,7 @@ def _base_url(value: str) -> str:
     return url.rstrip("/")
 
 
-def _either(given: Mapping[str, str], *names: str) -> str | None:
+def _either(env: Mapping[str, str], *names: str) -> str | None:
     """Return the value of any of some names; they must not disagree."""
-    setting = single_value(given, *names)
+    setting = single_value(env, *names)
     return None if setting is None else setting[1]

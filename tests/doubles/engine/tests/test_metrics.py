@@ -49,11 +49,11 @@ async def test_sglang_has_all_recorded_families_some_after_traffic() -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_nothing_is_counted_before_there_was_a_request(engine: str) -> None:
+async def test_nothing_is_counted_before_the_first_request(engine: str) -> None:
     idle, busy = await scraped(engine)
-    for name, after in (("generation_tokens_total", 3), ("prompt_tokens_total", 2)):
+    for name, expected in (("generation_tokens_total", 3), ("prompt_tokens_total", 2)):
         assert total(idle, f"{engine}:{name}") == 0
-        assert total(busy, f"{engine}:{name}") == after
+        assert total(busy, f"{engine}:{name}") == expected
 
 
 async def test_buckets_are_cumulative() -> None:

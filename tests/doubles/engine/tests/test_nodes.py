@@ -25,12 +25,12 @@ def free_port() -> int:
 class Node:
     """One process of the engine."""
 
-    def __init__(self, rank: int, meeting: int) -> None:
+    def __init__(self, rank: int, dist_port: int) -> None:
         self.port = free_port()
         command = ["-m", "sglang.launch_server", "--host", "127.0.0.1", "--port", str(self.port)]
-        together = ["--nnodes", str(NODES), "--node-rank", str(rank), "--dist-init-addr", f"localhost:{meeting}"]
+        node_flags = ["--nnodes", str(NODES), "--node-rank", str(rank), "--dist-init-addr", f"localhost:{dist_port}"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "engine_double", *command, *together, "--health-seconds", "0"],
+            [sys.executable, "-m", "engine_double", *command, *node_flags, "--health-seconds", "0"],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -41,20 +41,20 @@ class Node:
         except httpx.TransportError:
             return None
 
-    def says(self, words: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if words in line:
+            if text in line:
                 return
-        raise AssertionError(f"it ended without saying {words!r}")
+        raise AssertionError(f"it ended without saying {text!r}")
 
 
 @pytest.fixture
 def nodes() -> Iterator[list[Node]]:
-    meeting = free_port()
-    made = [Node(rank, meeting) for rank in range(NODES)]
-    yield made
-    for node in made:
+    dist_port = free_port()
+    started = [Node(rank, dist_port) for rank in range(NODES)]
+    yield started
+    for node in started:
         node.process.kill()
         node.process.wait()
 
@@ -80,7 +80,7 @@ def test_first_node_serves_when_all_are_up_and_others_only_live(nodes: list[Node
 def test_first_node_does_not_serve_while_one_is_missing(nodes: list[Node]) -> None:
     first, _, last = nodes
     last.process.kill()
-    first.says("node 1 of 3")
+    first.wait_for_output("node 1 of 3")
     assert first.status("/health") is None
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(10) == 0

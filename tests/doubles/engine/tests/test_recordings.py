@@ -85,82 +85,85 @@ class Comparison:
     """Finds differences between recorded answers and the double's; remembers which texts belong together."""
 
     shelf: str
-    ours_for: dict[tuple[int, str], str] = field(default_factory=dict)
-    theirs_for: dict[str, tuple[int, str]] = field(default_factory=dict)
+    actual_for: dict[tuple[int, str], str] = field(default_factory=dict)
+    expected_for: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def differences(self, exchange: Exchange, response: httpx.Response) -> list[str]:
-        found = []
+        mismatches = []
         if response.status_code != exchange.status:
-            found.append(f"status {response.status_code}, recorded {exchange.status}: {response.text[:200]}")
+            mismatches.append(f"status {response.status_code}, recorded {exchange.status}: {response.text[:200]}")
         content_type = response.headers.get("content-type")
         if exchange.type_recorded and content_type != exchange.content_type:
-            found.append(f"content type {content_type}, recorded {exchange.content_type}")
+            mismatches.append(f"content type {content_type}, recorded {exchange.content_type}")
         if not exchange.truncated:
-            ours, theirs = response.text.replace(f"{self.shelf}/rec/", "rec/").replace(self.shelf, ""), exchange.answer
-            found += self._bodies(exchange, ours, theirs)
-        return [f"{exchange.name}: {difference}" for difference in found]
+            actual, expected = (
+                response.text.replace(f"{self.shelf}/rec/", "rec/").replace(self.shelf, ""),
+                exchange.answer,
+            )
+            mismatches += self._bodies(exchange, actual, expected)
+        return [f"{exchange.name}: {difference}" for difference in mismatches]
 
-    def _bodies(self, exchange: Exchange, ours: str, theirs: str) -> Iterator[str]:
+    def _bodies(self, exchange: Exchange, actual: str, expected: str) -> Iterator[str]:
         path = exchange.path.partition("?")[0]
-        if ours.startswith("data: ") and theirs.startswith("data: "):
-            yield from self._streams(ours, theirs)
+        if actual.startswith("data: ") and expected.startswith("data: "):
+            yield from self._streams(actual, expected)
             return
         try:
-            our_value, their_value = json.loads(ours), json.loads(theirs)
+            actual_value, expected_value = json.loads(actual), json.loads(expected)
         except json.JSONDecodeError:
             if path == "/v1/loads":
-                ours, theirs = _names(ours), _names(theirs)
-            if ours.rstrip("\n") != theirs.rstrip("\n"):
-                yield f"body {ours!r}, recorded {theirs!r}"
+                actual, expected = _names(actual), _names(expected)
+            if actual.rstrip("\n") != expected.rstrip("\n"):
+                yield f"body {actual!r}, recorded {expected!r}"
             return
         if path in ONLY_KEYS:
-            our_value, their_value = _keys(our_value), _keys(their_value)
+            actual_value, expected_value = _keys(actual_value), _keys(expected_value)
         if exchange.name in IN_ANY_ORDER:
-            our_value, their_value = _sorted(our_value), _sorted(their_value)
-        yield from self._values("", our_value, their_value)
+            actual_value, expected_value = _sorted(actual_value), _sorted(expected_value)
+        yield from self._values("", actual_value, expected_value)
 
-    def _streams(self, ours: str, theirs: str) -> Iterator[str]:
+    def _streams(self, actual: str, expected: str) -> Iterator[str]:
         """First and last event; how many tokens an event carries is chance."""
-        our_events, their_events = ([line for line in text.splitlines() if line] for text in (ours, theirs))
-        if our_events[-1] != their_events[-1]:
-            yield f"last line {our_events[-1]!r}, recorded {their_events[-1]!r}"
+        actual_events, expected_events = ([line for line in text.splitlines() if line] for text in (actual, expected))
+        if actual_events[-1] != expected_events[-1]:
+            yield f"last line {actual_events[-1]!r}, recorded {expected_events[-1]!r}"
         for index in (0, -2):
-            our_event, their_event = (
-                json.loads(events[index].removeprefix("data: ")) for events in (our_events, their_events)
+            actual_event, expected_event = (
+                json.loads(events[index].removeprefix("data: ")) for events in (actual_events, expected_events)
             )
-            for event in (our_event, their_event):
+            for event in (actual_event, expected_event):
                 for choice in event["choices"]:
                     for holder in (choice, choice.get("delta", {})):
                         holder.update({key: bool(holder[key]) for key in TEXTS & holder.keys()})
-            yield from self._values(f"event {index}", our_event, their_event)
+            yield from self._values(f"event {index}", actual_event, expected_event)
 
-    def _values(self, where: str, ours: Any, theirs: Any, tokens: int = 0) -> Iterator[str]:
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            if list(ours) != list(theirs):
-                yield f"{where} keys {list(ours)}, recorded {list(theirs)}"
-            tokens = _tokens(theirs) or tokens
-            for key in [key for key in theirs if key in ours and key not in VOLATILE]:
-                if key == "id" and "root" not in theirs:
+    def _values(self, location: str, actual: Any, expected: Any, tokens: int = 0) -> Iterator[str]:
+        if isinstance(actual, dict) and isinstance(expected, dict):
+            if list(actual) != list(expected):
+                yield f"{location} keys {list(actual)}, recorded {list(expected)}"
+            tokens = _tokens(expected) or tokens
+            for key in [key for key in expected if key in actual and key not in VOLATILE]:
+                if key == "id" and "root" not in expected:
                     continue
-                if key in TEXTS and isinstance(theirs[key], str):
-                    yield from self._texts(f"{where}.{key}", ours[key], theirs[key], tokens)
+                if key in TEXTS and isinstance(expected[key], str):
+                    yield from self._texts(f"{location}.{key}", actual[key], expected[key], tokens)
                 else:
-                    yield from self._values(f"{where}.{key}", ours[key], theirs[key], tokens)
-        elif isinstance(ours, list) and isinstance(theirs, list):
-            if len(ours) != len(theirs):
-                yield f"{where} {len(ours)} items, recorded {len(theirs)}: {ours}"
-            for index, (our_item, their_item) in enumerate(zip(ours, theirs, strict=False)):
-                yield from self._values(f"{where}[{index}]", our_item, their_item, tokens)
-        elif ours != theirs:
-            yield f"{where} {ours!r}, recorded {theirs!r}"
+                    yield from self._values(f"{location}.{key}", actual[key], expected[key], tokens)
+        elif isinstance(actual, list) and isinstance(expected, list):
+            if len(actual) != len(expected):
+                yield f"{location} {len(actual)} items, recorded {len(expected)}: {actual}"
+            for index, (actual_item, expected_item) in enumerate(zip(actual, expected, strict=False)):
+                yield from self._values(f"{location}[{index}]", actual_item, expected_item, tokens)
+        elif actual != expected:
+            yield f"{location} {actual!r}, recorded {expected!r}"
 
-    def _texts(self, where: str, ours: str, theirs: str, tokens: int) -> Iterator[str]:
-        known = self.ours_for.setdefault((tokens, theirs), ours)
-        if known != ours:
-            yield f"{where} {ours!r}, but {known!r} where the recorded text was the same ({theirs!r})"
-        same = self.theirs_for.setdefault(ours, (tokens, theirs))
-        if same != (tokens, theirs):
-            yield f"{where} {ours!r} for {theirs!r} and for {same!r}"
+    def _texts(self, location: str, actual: str, expected: str, tokens: int) -> Iterator[str]:
+        first_actual = self.actual_for.setdefault((tokens, expected), actual)
+        if first_actual != actual:
+            yield f"{location} {actual!r}, but {first_actual!r} where the recorded text was the same ({expected!r})"
+        first_expected = self.expected_for.setdefault(actual, (tokens, expected))
+        if first_expected != (tokens, expected):
+            yield f"{location} {actual!r} for {expected!r} and for {first_expected!r}"
 
 
 def _tokens(answer: Mapping[str, Any]) -> int:
@@ -171,9 +174,9 @@ def _tokens(answer: Mapping[str, Any]) -> int:
 
 def _keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _keys(one) for key, one in value.items() if one != {}}
+        return {key: _keys(item) for key, item in value.items() if item != {}}
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_keys(one) for one in value]
+        return [_keys(item) for item in value]
     return None
 
 
@@ -181,7 +184,7 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     if isinstance(value, list):
-        return sorted((_sorted(one) for one in value), key=json.dumps)
+        return sorted((_sorted(item) for item in value), key=json.dumps)
     return value
 
 
@@ -206,7 +209,7 @@ async def replay(
         before: what happened outside of HTTP before an exchange, by its title.
     """
     comparison = Comparison(str(shelf))
-    found: list[str] = []
+    differences: list[str] = []
     async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         for exchange in exchanges:
             if exchange.name in NOT_DOUBLED:
@@ -220,8 +223,8 @@ async def replay(
             response = await client.request(
                 exchange.method, exchange.path, content=body, headers=dict(exchange.headers)
             )
-            found += comparison.differences(exchange, response)
-    return found
+            differences += comparison.differences(exchange, response)
+    return differences
 
 
 @pytest.fixture
@@ -240,8 +243,8 @@ async def test_vllm_answers_as_recorded(shelf: Path) -> None:
     async with running_double(
         engine="vllm", api_key="sekret", served_model_names=("tiny", "tiny-alias"), profiler=True
     ) as double:
-        found = await replay(double, list(vllm_exchanges()), shelf, places=("/adapters/",))
-        assert not found, "\n".join(found)
+        differences = await replay(double, list(vllm_exchanges()), shelf, places=("/adapters/",))
+        assert not differences, "\n".join(differences)
         loaded = ["a0", "kproj", "b2", "b3", "b4", "b5", "b6", "x/../y", "x"]
         assert list(double.adapters) == loaded, "as the recorded list, without b1 and with what came after it"
 
@@ -249,14 +252,14 @@ async def test_vllm_answers_as_recorded(shelf: Path) -> None:
 async def test_vllm_answers_as_recorded_in_every_corner_of_lora(shelf: Path) -> None:
     write_e2e_adapters(shelf)
     async with running_double(engine="vllm", model=str(shelf / "srv/e2e/model")) as double:
-        exchanges = [one for one in more_vllm_exchanges() if one.section == "lora"]
+        exchanges = [exchange for exchange in more_vllm_exchanges() if exchange.section == "lora"]
         # The recorded server had these two already.
         for name in ("lora-a", "lora-b"):
             async with httpx.AsyncClient(base_url=double.url) as client:
                 path = str(shelf / f"srv/e2e/adapters/{name}")
                 await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path})
-        found = await replay(double, exchanges, shelf, places=("/srv/e2e/",))
-    assert not found, "\n".join(found)
+        differences = await replay(double, exchanges, shelf, places=("/srv/e2e/",))
+    assert not differences, "\n".join(differences)
 
 
 async def test_vllm_without_lora_and_with_a_key_answers_as_recorded(shelf: Path) -> None:
@@ -264,9 +267,9 @@ async def test_vllm_without_lora_and_with_a_key_answers_as_recorded(shelf: Path)
     async with running_double(
         engine="vllm", model=str(shelf / "srv/e2e/model"), enable_lora=False, api_key="sekret"
     ) as double:
-        exchanges = [one for one in more_vllm_exchanges() if one.section == "plain"]
-        found = await replay(double, exchanges, shelf, places=("/srv/e2e/",))
-    assert not found, "\n".join(found)
+        exchanges = [exchange for exchange in more_vllm_exchanges() if exchange.section == "plain"]
+        differences = await replay(double, exchanges, shelf, places=("/srv/e2e/",))
+    assert not differences, "\n".join(differences)
 
 
 @dataclass(frozen=True)
@@ -346,17 +349,21 @@ async def test_sglang_answers_as_recorded(name: str, shelf: Path, start: Callabl
     write_adapter(shelf / "rec/ad/kproj", modules=("o_proj",))
     write_adapter(shelf / "rec/lt")
     server = SGLANG_SERVERS[name]
-    exchanges = [one for one in sglang_exchanges() if one.section in server.sections]
+    exchanges = [exchange for exchange in sglang_exchanges() if exchange.section in server.sections]
     double = await start(server)
-    found = await replay(double, exchanges, shelf, places=("/adapters/", "/models/", "rec/"), before=server.before)
-    assert not found, "\n".join(found)
+    differences = await replay(
+        double, exchanges, shelf, places=("/adapters/", "/models/", "rec/"), before=server.before
+    )
+    assert not differences, "\n".join(differences)
 
 
 def test_no_recorded_exchange_is_skipped_in_silence() -> None:
-    played = {section for server in SGLANG_SERVERS.values() for section in server.sections}
-    everything = [*vllm_exchanges(), *more_vllm_exchanges(), *sglang_exchanges()]
-    names = {exchange.name for exchange in everything}
-    left_out = {exchange.name for exchange in sglang_exchanges() if exchange.section not in played} - NOT_DOUBLED.keys()
+    sections = {section for server in SGLANG_SERVERS.values() for section in server.sections}
+    exchanges = [*vllm_exchanges(), *more_vllm_exchanges(), *sglang_exchanges()]
+    names = {exchange.name for exchange in exchanges}
+    left_out = {
+        exchange.name for exchange in sglang_exchanges() if exchange.section not in sections
+    } - NOT_DOUBLED.keys()
     assert not left_out, "recorded, not played and without a reason"
     assert NOT_DOUBLED.keys() <= names, "a reason for what is not recorded"
     assert IN_ANY_ORDER.keys() <= names

@@ -22,7 +22,7 @@ from engine_double.settings import EngineKind
 from patio_testing.deadline import DEADLINE
 
 
-async def test_fault_stands_in_the_way_as_often_as_ordered() -> None:
+async def test_fault_is_applied_as_often_as_ordered() -> None:
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         double.fault("/v1/models", status=503, body="busy", times=2)
         answers = [(await client.get("/v1/models")) for _ in range(3)]
@@ -56,8 +56,8 @@ async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None
         assert [(await http.get("/ready")).status_code for _ in range(2)] == [500, 200]
         assert (await http.post("/_double/faults", json={"path": "/ready"})).status_code == 400
         assert (await http.post("/_double/faults", json={"status": 500})).status_code == 400
-        seen = (await http.get("/_double/requests", params={"path": "/ready"})).json()
-        assert [one["status"] for one in seen] == [500, 200]
+        requests = (await http.get("/_double/requests", params={"path": "/ready"})).json()
+        assert [request["status"] for request in requests] == [500, 200]
         path = str(write_adapter(tmp_path / "a"))
         key = {"Authorization": "Bearer sk"}
         await http.post("/load_lora_adapter", json={"lora_name": "a", "lora_path": path}, headers=key)

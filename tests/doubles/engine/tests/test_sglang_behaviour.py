@@ -24,7 +24,7 @@ async def unload(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
     return content
 
 
-async def say(client: httpx.AsyncClient, model: str, max_tokens: int = 8) -> int:
+async def complete(client: httpx.AsyncClient, model: str, max_tokens: int = 8) -> int:
     body = {"model": model, "prompt": "hello world", "max_tokens": max_tokens}
     answer = (await client.post("/v1/completions", json=body)).json()
     count: int = answer["usage"]["completion_tokens"]
@@ -47,22 +47,22 @@ async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path:
     ):
         for name in ("a0", "a1", "a2"):
             await load(client, name, write_adapter(tmp_path / name))
-        generation = asyncio.create_task(say(client, "tiny:a1", max_tokens=20))
+        generation = asyncio.create_task(complete(client, "tiny:a1", max_tokens=20))
         await until_running(double, 1)
-        first = asyncio.create_task(unload(client, "a1"))
+        unloading = asyncio.create_task(unload(client, "a1"))
         async with asyncio.timeout(DEADLINE):
             while "a1" in await listed(client):
                 pass
         # Gone from the list already, though the unload still waits.
-        assert not first.done()
-        other = asyncio.create_task(load(client, "a9", tmp_path / "a2"))
-        assert await say(client, "tiny:a0", max_tokens=1) == 1, "requests for other adapters pass"
-        assert not other.done(), "but another load waits behind the unload"
-        again = asyncio.create_task(say(client, "tiny:a1", max_tokens=1))
+        assert not unloading.done()
+        loading = asyncio.create_task(load(client, "a9", tmp_path / "a2"))
+        assert await complete(client, "tiny:a0", max_tokens=1) == 1, "requests for other adapters pass"
+        assert not loading.done(), "but another load waits behind the unload"
+        completion = asyncio.create_task(complete(client, "tiny:a1", max_tokens=1))
         assert await generation == 20
-        assert (await first)["success"]
-        assert (await other)["loaded_adapters"].keys() >= {"a0", "a2", "a9"}
-        assert await again == 1
+        assert (await unloading)["success"]
+        assert (await loading)["loaded_adapters"].keys() >= {"a0", "a2", "a9"}
+        assert await completion == 1
         assert "a1" in await listed(client), "the waiting request brought it back"
 
 
@@ -74,7 +74,7 @@ async def test_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Path) 
         for name in ("a0", "a1", "a2"):
             write_adapter(tmp_path / name)
         await load(client, "a0", tmp_path / "a0")
-        generation = asyncio.create_task(say(client, "tiny:a0", max_tokens=10))
+        generation = asyncio.create_task(complete(client, "tiny:a0", max_tokens=10))
         await until_running(double, 1)
         await load(client, "a1", tmp_path / "a1")
         answer = await load(client, "a2", tmp_path / "a2")
@@ -89,7 +89,7 @@ async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
         running_double(engine="sglang", tokens_per_second=40) as double,
         httpx.AsyncClient(base_url=double.url) as client,
     ):
-        generation = asyncio.create_task(say(client, "tiny", max_tokens=20))
+        generation = asyncio.create_task(complete(client, "tiny", max_tokens=20))
         await until_running(double, 1)
         ending = asyncio.create_task(double.terminate())
         async with asyncio.timeout(DEADLINE):
@@ -99,10 +99,10 @@ async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
         assert (await client.get("/v1/models")).status_code == 200
         assert await generation == 20
         await ending
-        async with httpx.AsyncClient(base_url=double.url) as late:
+        async with httpx.AsyncClient(base_url=double.url) as late_client:
             refused = False
             try:
-                await late.get("/ready")
+                await late_client.get("/ready")
             except httpx.ConnectError:
                 refused = True
             assert refused

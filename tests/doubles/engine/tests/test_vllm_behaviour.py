@@ -11,7 +11,7 @@ import httpx
 from engine_double import Double, running_double
 from engine_double.adapters import inspect
 from engine_double.samples import write_adapter
-from engine_double.text import words
+from engine_double.text import answer_text
 from patio_testing.deadline import DEADLINE
 
 
@@ -19,7 +19,7 @@ async def load(client: httpx.AsyncClient, name: str, path: Path, **more: object)
     return await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more})
 
 
-async def say(client: httpx.AsyncClient, model: str, max_tokens: int = 8) -> str:
+async def complete(client: httpx.AsyncClient, model: str, max_tokens: int = 8) -> str:
     answer = await client.post(
         "/v1/completions", json={"model": model, "prompt": "hello world", "max_tokens": max_tokens}
     )
@@ -37,9 +37,9 @@ async def test_each_adapter_has_its_own_answer_and_always_the_same(tmp_path: Pat
     async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", write_adapter(tmp_path / "a"))
         await load(client, "b", write_adapter(tmp_path / "b"))
-        first = [await say(client, model) for model in ("tiny", "a", "b")]
-        assert len(set(first)) == 3
-        assert [await say(client, model) for model in ("tiny", "a", "b")] == first
+        answers = [await complete(client, model) for model in ("tiny", "a", "b")]
+        assert len(set(answers)) == 3
+        assert [await complete(client, model) for model in ("tiny", "a", "b")] == answers
 
 
 async def test_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) -> None:
@@ -47,13 +47,13 @@ async def test_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) ->
         await load(client, "a", write_adapter(tmp_path / "one"))
         await load(client, "other", write_adapter(tmp_path / "two"))
         await load(client, "a", tmp_path / "two", load_inplace=True)
-        assert await say(client, "a") == await say(client, "other")
+        assert await complete(client, "a") == await complete(client, "other")
 
 
 async def test_unload_answers_at_once_and_the_running_request_finishes(tmp_path: Path) -> None:
     async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
         await load(client, "a", write_adapter(tmp_path / "a"))
-        request = asyncio.create_task(say(client, "a", max_tokens=10))
+        request = asyncio.create_task(complete(client, "a", max_tokens=10))
         await until_running(double, 1)
         assert (await client.post("/v1/unload_lora_adapter", json={"lora_name": "a"})).status_code == 200
         assert not request.done()
@@ -61,30 +61,34 @@ async def test_unload_answers_at_once_and_the_running_request_finishes(tmp_path:
 
 
 async def test_running_request_keeps_its_weights_through_a_reload(tmp_path: Path) -> None:
-    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    old_weights, new_weights = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
-        await load(client, "a", one)
-        request = asyncio.create_task(say(client, "a", max_tokens=12))
+        await load(client, "a", old_weights)
+        request = asyncio.create_task(complete(client, "a", max_tokens=12))
         await until_running(double, 1)
         await client.post("/v1/unload_lora_adapter", json={"lora_name": "a"})
-        await load(client, "a", two)
-        assert await request == words(inspect(str(one)).digest, "hello world", 12)
-        assert await say(client, "a", max_tokens=12) == words(inspect(str(two)).digest, "hello world", 12)
+        await load(client, "a", new_weights)
+        assert await request == answer_text(inspect(str(old_weights)).digest, "hello world", 12)
+        assert await complete(client, "a", max_tokens=12) == answer_text(
+            inspect(str(new_weights)).digest, "hello world", 12
+        )
 
 
 async def test_load_in_place_changes_the_weights_of_a_running_request(tmp_path: Path) -> None:
-    one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
+    old_weights, new_weights = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
     async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
-        await load(client, "a", one)
-        request = asyncio.create_task(say(client, "a", max_tokens=20))
+        await load(client, "a", old_weights)
+        request = asyncio.create_task(complete(client, "a", max_tokens=20))
         async with asyncio.timeout(DEADLINE):
             while double.engine.core.stats.generation_tokens < 3:
                 await client.get("/v1/models")
-        await load(client, "a", two, load_inplace=True)
-        said = await request
-        assert said not in [words(inspect(str(path)).digest, "hello world", 20) for path in (one, two)]
-        assert said.startswith(words(inspect(str(one)).digest, "hello world", 3))
-        assert said.split()[-1] == words(inspect(str(two)).digest, "hello world", 20).split()[-1]
+        await load(client, "a", new_weights, load_inplace=True)
+        answer = await request
+        assert answer not in [
+            answer_text(inspect(str(path)).digest, "hello world", 20) for path in (old_weights, new_weights)
+        ]
+        assert answer.startswith(answer_text(inspect(str(old_weights)).digest, "hello world", 3))
+        assert answer.split()[-1] == answer_text(inspect(str(new_weights)).digest, "hello world", 20).split()[-1]
 
 
 async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path)
         httpx.AsyncClient(base_url=double.url) as client,
     ):
         await load(client, "a", write_adapter(tmp_path / "a"))
-        requests = [asyncio.create_task(say(client, "a", max_tokens=5)) for _ in range(3)]
+        requests = [asyncio.create_task(complete(client, "a", max_tokens=5)) for _ in range(3)]
         await until_running(double, 1)
         async with asyncio.timeout(DEADLINE):
             while True:
@@ -117,11 +121,11 @@ async def test_no_more_than_max_loras_adapters_run_at_once(tmp_path: Path) -> No
     ):
         for name in ("a", "b"):
             await load(client, name, write_adapter(tmp_path / name))
-        first = asyncio.create_task(say(client, "a", max_tokens=10))
+        completion = asyncio.create_task(complete(client, "a", max_tokens=10))
         await until_running(double, 1)
-        second = asyncio.create_task(say(client, "b", max_tokens=1))
+        second = asyncio.create_task(complete(client, "b", max_tokens=1))
         await until_running(double, 1)
-        await first
+        await completion
         await second
         assert double.engine.core.stats.finished["length"] == 2
 
@@ -137,11 +141,11 @@ async def test_sigterm_aborts_what_runs_and_closes_the_port(tmp_path: Path) -> N
             await ending
         assert events[-1] == "[DONE]"
         assert json.loads(events[-2])["choices"][0]["finish_reason"] == "abort"
-        async with httpx.AsyncClient(base_url=double.url) as late:
-            assert await is_refused(late)
+        async with httpx.AsyncClient(base_url=double.url) as late_client:
+            assert await is_refused(late_client)
 
 
-async def test_client_that_goes_away_frees_its_place() -> None:
+async def test_client_that_disconnects_frees_its_place() -> None:
     async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
         body = {"model": "tiny", "prompt": "hello world", "max_tokens": 400, "stream": True}
         async with client.stream("POST", "/v1/completions", json=body) as stream:

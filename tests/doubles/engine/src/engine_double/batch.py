@@ -59,7 +59,7 @@ class Generation:
                     first_token, last_token = first_token or now, now
                     self.tokens += 1
                     batch.stats.generation_tokens += 1
-                    yield text.word(self._weights.digest, self._prompt, index)
+                    yield text.token_text(self._weights.digest, self._prompt, index)
         finally:
             now = time.monotonic()
             batch.stats.prompt_tokens += self.prompt_tokens
@@ -73,8 +73,8 @@ class Generation:
             )
 
     async def read(self) -> str:
-        """All words at once."""
-        return "".join([word async for word in self])
+        """All tokens at once."""
+        return "".join([token async for token in self])
 
 
 class Batch:

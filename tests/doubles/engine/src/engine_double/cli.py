@@ -45,9 +45,9 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
             if arguments[: len(prefix)] == prefix:
                 implied_engine, arguments = kind, arguments[len(prefix) :]
     options, ignored = _parser().parse_known_args(arguments)
-    chosen = EngineKind(options.engine) if options.engine else implied_engine or EngineKind.VLLM
-    given: dict[str, Any] = {
-        "engine": chosen,
+    engine = EngineKind(options.engine) if options.engine else implied_engine or EngineKind.VLLM
+    fields: dict[str, Any] = {
+        "engine": engine,
         "host": options.host,
         "port": options.port,
         "model": options.model,
@@ -58,9 +58,9 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "max_loaded_loras": options.max_loaded_loras,
         "max_lora_rank": options.max_lora_rank,
         "lora_target_modules": tuple(options.lora_target_modules),
-        "api_key": options.api_key or (environment.get("VLLM_API_KEY") if chosen is EngineKind.VLLM else None) or None,
+        "api_key": options.api_key or (environment.get("VLLM_API_KEY") if engine is EngineKind.VLLM else None) or None,
         "admin_api_key": options.admin_api_key,
-        "enable_metrics": options.enable_metrics or chosen is EngineKind.VLLM,
+        "enable_metrics": options.enable_metrics or engine is EngineKind.VLLM,
         "enable_lora": options.enable_lora,
         "runtime_lora": environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
         "profiler": options.profiler_config is not None,
@@ -76,7 +76,7 @@ def settings_from(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[
         "node_rank": options.node_rank,
         "dist_init_addr": options.dist_init_addr,
     }
-    return Settings(**given), ignored
+    return Settings(**fields), ignored
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,20 +104,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nnodes", type=int, default=defaults.nodes)
     parser.add_argument("--node-rank", type=int, default=defaults.node_rank)
     parser.add_argument("--dist-init-addr", default=defaults.dist_init_addr)
-    own = parser.add_argument_group("flags of the double itself")
-    own.add_argument(
+    double_flags = parser.add_argument_group("flags of the double itself")
+    double_flags.add_argument(
         "--tokens-per-second", type=float, default=defaults.tokens_per_second, help="speed of a request; 0: no delay"
     )
-    own.add_argument(
+    double_flags.add_argument(
         "--startup-seconds", type=float, default=defaults.startup_seconds, help="seconds until the port opens"
     )
-    own.add_argument(
+    double_flags.add_argument(
         "--warmup-seconds", type=float, default=defaults.warmup_seconds, help="SGLang: seconds of /ready 503"
     )
-    own.add_argument(
+    double_flags.add_argument(
         "--health-seconds", type=float, default=defaults.health_seconds, help="SGLang: seconds that /health takes"
     )
-    own.add_argument(
+    double_flags.add_argument(
         "--lora-load-seconds", type=float, default=defaults.lora_load_seconds, help="seconds that a load takes"
     )
     return parser

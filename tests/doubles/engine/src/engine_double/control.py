@@ -32,10 +32,10 @@ def routes(engine: Engine, *, crash: Callable[[], None], terminate: Callable[[],
         core.faults.order(fault)
         return JSONResponse(asdict(fault))
 
-    async def ordered(_: Request) -> Response:
+    async def list_faults(_: Request) -> Response:
         return JSONResponse([asdict(fault) for fault in core.faults.ordered])
 
-    async def clear(_: Request) -> Response:
+    async def clear_faults(_: Request) -> Response:
         core.faults.clear()
         return JSONResponse([])
 
@@ -83,8 +83,8 @@ def routes(engine: Engine, *, crash: Callable[[], None], terminate: Callable[[],
 
     return [
         Route(f"{PREFIX}/faults", order, methods=["POST"]),
-        Route(f"{PREFIX}/faults", ordered, methods=["GET"]),
-        Route(f"{PREFIX}/faults", clear, methods=["DELETE"]),
+        Route(f"{PREFIX}/faults", list_faults, methods=["GET"]),
+        Route(f"{PREFIX}/faults", clear_faults, methods=["DELETE"]),
         Route(f"{PREFIX}/requests", requests, methods=["GET"]),
         Route(f"{PREFIX}/requests", forget_requests, methods=["DELETE"]),
         Route(f"{PREFIX}/state", state, methods=["GET"]),

@@ -77,8 +77,8 @@ def bearer(token: str | None, authorization: str | None) -> bool:
     """Whether the `Authorization` header carries the token; where there is none to carry, everybody may pass."""
     if token is None:
         return True
-    scheme, _, given = (authorization or "").partition(" ")
-    return scheme.lower() == "bearer" and given == token
+    scheme, _, shown_token = (authorization or "").partition(" ")
+    return scheme.lower() == "bearer" and shown_token == token
 
 
 async def read_body(request: Request) -> tuple[bytes, str]:

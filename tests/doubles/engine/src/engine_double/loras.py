@@ -111,7 +111,7 @@ class Loras:
         self._register(name, Lora(path, weights, pinned))
         limit = self._settings.max_loaded_loras
         if limit is not None and len(self._registry) > limit:
-            victims = [other for other, lora in self._registry.items() if not lora.pinned and other != name]
+            victims = [candidate for candidate, lora in self._registry.items() if not lora.pinned and candidate != name]
             if victims:
                 await self._drop(victims[0])
 

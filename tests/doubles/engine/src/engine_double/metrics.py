@@ -94,8 +94,8 @@ def template_of(file: str) -> tuple[Line, ...]:
     lines = []
     for text in recorded.text(file).splitlines():
         if text.startswith("#"):
-            _, word, family, rest = [*text.split(" ", 3), ""][:4]
-            kind = rest if word == "TYPE" else ""
+            _, keyword, family, rest = [*text.split(" ", 3), ""][:4]
+            kind = rest if keyword == "TYPE" else ""
             lines.append(Line(family, kind, text))
         elif match := _SAMPLE.match(text):
             labels = tuple(_LABEL.findall(match["labels"] or ""))

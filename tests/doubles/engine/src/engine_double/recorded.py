@@ -59,11 +59,11 @@ def vllm_exchanges() -> Iterator[Exchange]:
         command_line, separator, data = command.partition(" -d ")
         arguments, *headers = command_line.split(" -H ")
         method, url = "GET", ""
-        for word in arguments.split():
-            if word.startswith("-X"):
-                method = word.removeprefix("-X")
-            elif word.startswith("localhost"):
-                url = word
+        for argument in arguments.split():
+            if argument.startswith("-X"):
+                method = argument.removeprefix("-X")
+            elif argument.startswith("localhost"):
+                url = argument
         path = "/" + url.partition("/")[2]
         yield Exchange(
             section="vllm",
@@ -102,14 +102,14 @@ def more_vllm_exchanges() -> Iterator[Exchange]:
 def sglang_exchanges() -> Iterator[Exchange]:
     """`api.md`, in order; the section is the server or part (`A0`, `B`, ...), a repeated title gets a number."""
     section = ""
-    seen: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     for heading, body in _headings(text("sglang/api.md")):
         if heading.startswith("## "):
             section = heading.removeprefix("## ").partition(".")[0]
         elif "$ curl" in body:
             exchange = _sglang_exchange(section, heading.removeprefix("### "), body)
-            seen[exchange.name] += 1
-            count = seen[exchange.name]
+            occurrences[exchange.name] += 1
+            count = occurrences[exchange.name]
             yield exchange if count == 1 else replace(exchange, title=f"{exchange.title} #{count}")
 
 
@@ -134,18 +134,18 @@ def _sglang_exchange(section: str, title: str, body: str) -> Exchange:
     assert http is not None, title
     method, path, data, headers, truncated = "GET", "", None, list[tuple[str, str]](), False
     arguments = iter(shlex.split(command[1])[1:])
-    for word in arguments:
-        if word == "-X":
+    for argument in arguments:
+        if argument == "-X":
             method = next(arguments)
-        elif word == "-H":
+        elif argument == "-H":
             headers.append(_header(next(arguments)))
-        elif word == "-d":
+        elif argument == "-d":
             data = next(arguments)
-        elif word in ("-o", "-D"):
+        elif argument in ("-o", "-D"):
             next(arguments)
             truncated = True
-        elif word.startswith("http://"):
-            path = "/" + word.split("/", 3)[3]
+        elif argument.startswith("http://"):
+            path = "/" + argument.split("/", 3)[3]
     answer = body[http.end() :].partition("```\n")[2].rpartition("\n```")[0].partition("\n```\n")[0]
     if data is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", "application/x-www-form-urlencoded"))

@@ -133,14 +133,14 @@ async def _buffered(receive: Receive) -> tuple[bytes, Receive]:
         more = message.get("more_body", False)
     replayed = False
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         nonlocal replayed
         if replayed:
             return await receive()
         replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return body, again
+    return body, receive_again
 
 
 def _readable(body: bytes) -> Any:

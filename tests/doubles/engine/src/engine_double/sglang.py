@@ -534,10 +534,10 @@ async def _validated(request: Request, kind: str, required: tuple[str, ...]) -> 
 
 def _invalid(kind: str, problems: list[dict[str, Any]]) -> RequestError:
     handler, line = _HANDLERS[kind]
-    word = "error" if len(problems) == 1 else "errors"
+    noun = "error" if len(problems) == 1 else "errors"
     listed = "".join(f"  {problem}\n" for problem in problems)
     return RequestError(
-        f"{len(problems)} validation {word}:\n{listed}\n"
+        f"{len(problems)} validation {noun}:\n{listed}\n"
         f'  File "sglang/srt/entrypoints/http_server.py", line {line}, in {handler}\n'
         f"    POST /{handler} {problems}",
         "Bad Request",
@@ -595,8 +595,8 @@ def _native_answer(generation: Generation, text: str) -> dict[str, Any]:
 
 async def _completion_chunks(head: dict[str, Any], generations: list[Generation]) -> AsyncIterator[Any]:
     for index, generation in enumerate(generations):
-        async for word in generation:
-            yield {**head, "choices": [_text_choice(index, word, None)], "usage": None}
+        async for token in generation:
+            yield {**head, "choices": [_text_choice(index, token, None)], "usage": None}
         yield {**head, "choices": [_text_choice(index, "", generation.finish_reason)], "usage": None}
 
 
@@ -612,8 +612,8 @@ async def _chat_chunks(head: dict[str, Any], generation: Generation) -> AsyncIte
         return {**head, "choices": [choice], "usage": None}
 
     yield chunk({"role": "assistant", "content": ""}, None)
-    async for word in generation:
-        yield chunk({"content": word}, None)
+    async for token in generation:
+        yield chunk({"content": token}, None)
     yield chunk({}, generation.finish_reason)
 
 

@@ -18,7 +18,7 @@ def tokens_of(prompt: str) -> int:
     return max(1, len(prompt.split()))
 
 
-def word(weights: str, prompt: str, index: int) -> str:
+def token_text(weights: str, prompt: str, index: int) -> str:
     """One token, with a leading space.
 
     Args:
@@ -30,6 +30,6 @@ def word(weights: str, prompt: str, index: int) -> str:
     return " " + _SYLLABLES[digest[0] % len(_SYLLABLES)] + _SYLLABLES[digest[1] % len(_SYLLABLES)]
 
 
-def words(weights: str, prompt: str, count: int) -> str:
+def answer_text(weights: str, prompt: str, count: int) -> str:
     """A whole answer by one and the same weights: what a test compares with, to see that no other had a part in it."""
-    return "".join(word(weights, prompt, index) for index in range(count))
+    return "".join(token_text(weights, prompt, index) for index in range(count))

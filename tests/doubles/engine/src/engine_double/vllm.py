@@ -1,7 +1,7 @@
 """vLLM 0.32.0: its routes, its words, its way to end.
 
 Recorded facts that shape this: loading answers 500 for adapters that can never work; a name that is loaded is
-400 unless `load_inplace`; a failed `load_inplace` leaves the old weights, one that works changes requests under way;
+400 unless `load_inplace`; a failed `load_inplace` leaves the old weights, one that works changes running requests;
 error texts have their paths masked; unloading never waits; on SIGTERM every request ends with `abort` and the port
 closes at once. Judges adapters with `adapters`, answers from `batch`.
 """
@@ -311,7 +311,7 @@ class Vllm:
         if existing is None:
             self._loaded[name] = Adapter(path, Weights(digest))
         else:
-            # vLLM 0.32.0 keeps the adapter's number: requests under way go on with what was loaded over it.
+            # vLLM 0.32.0 keeps the adapter's number: running requests go on with what was loaded over it.
             existing.weights.digest = digest
             self._loaded[name] = Adapter(path, existing.weights)
 
@@ -366,35 +366,35 @@ class Vllm:
         weights = self._loaded[adapter].weights if adapter is not None else Weights(self.core.settings.model)
         return Generation(self.core.batch, weights=weights, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
 
-    def _max_tokens(self, given: int | None, default: int) -> int:
+    def _max_tokens(self, max_tokens: int | None, default: int) -> int:
         limit = self.core.settings.max_model_len
-        if given is None:
+        if max_tokens is None:
             return min(default, limit)
-        if given < 1:
+        if max_tokens < 1:
             raise RequestError(
                 400,
                 "BadRequestError",
-                f"max_tokens must be at least 1, got {given}. (parameter=max_tokens, value={given})",
+                f"max_tokens must be at least 1, got {max_tokens}. (parameter=max_tokens, value={max_tokens})",
                 "max_tokens",
             )
-        if given > limit:
+        if max_tokens > limit:
             raise RequestError(
                 400,
                 "BadRequestError",
-                f"max_tokens={given} cannot be greater than max_model_len={limit}. Please request fewer output tokens. "
-                f"(parameter=max_tokens, value={given})",
+                f"max_tokens={max_tokens} cannot be greater than max_model_len={limit}. Please request fewer output "
+                f"tokens. (parameter=max_tokens, value={max_tokens})",
                 "max_tokens",
             )
-        return given
+        return max_tokens
 
     async def _completion_chunks(
         self, head: dict[str, Any], generations: list[Generation], usage: bool
     ) -> AsyncIterator[Any]:
         for index, generation in enumerate(generations):
-            async for word, reason in _ahead(generation):
+            async for token, reason in _ahead(generation):
                 choice = {
                     "index": index,
-                    "text": word,
+                    "text": token,
                     "logprobs": None,
                     "finish_reason": reason,
                     "stop_reason": None,
@@ -407,17 +407,17 @@ class Vllm:
 
     async def _chat_chunks(self, head: dict[str, Any], generation: Generation, usage: bool) -> AsyncIterator[Any]:
         head = {**head, "object": "chat.completion.chunk"}
-        first = {
+        role_choice = {
             "index": 0,
             "delta": {"role": "assistant", "content": ""},
             "logprobs": None,
             "finish_reason": None,
         }
-        yield {**head, "choices": [first], "prompt_token_ids": None, "prompt_text": None}
-        async for word, reason in _ahead(generation):
+        yield {**head, "choices": [role_choice], "prompt_token_ids": None, "prompt_text": None}
+        async for token, reason in _ahead(generation):
             choice: dict[str, Any] = {
                 "index": 0,
-                "delta": {"content": word},
+                "delta": {"content": token},
                 "logprobs": None,
                 "finish_reason": reason,
             }
@@ -492,12 +492,12 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
         if name not in body:
             problems.append({"type": "missing", "loc": f"body.{name}", "msg": "Field required", "input": _masked(body)})
         elif not isinstance(body[name], kind):
-            word = {"str": "string", "list": "list"}[kind.__name__]
+            type_name = {"str": "string", "list": "list"}[kind.__name__]
             problems.append(
                 {
-                    "type": f"{word}_type",
+                    "type": f"{type_name}_type",
                     "loc": f"body.{name}",
-                    "msg": f"Input should be a valid {word}",
+                    "msg": f"Input should be a valid {type_name}",
                     "input": _masked(body[name]),
                 }
             )
@@ -507,9 +507,9 @@ async def _json_body(request: Request, required: dict[str, type]) -> dict[str, A
 
 
 def _invalid(problems: list[dict[str, Any]]) -> RequestError:
-    word = "error" if len(problems) == 1 else "errors"
+    noun = "error" if len(problems) == 1 else "errors"
     lines = "".join(f"\n  {problem}" for problem in problems)
-    return RequestError(400, "Bad Request", f"{len(problems)} validation {word}:{lines}", problems[0]["loc"])
+    return RequestError(400, "Bad Request", f"{len(problems)} validation {noun}:{lines}", problems[0]["loc"])
 
 
 def _masked(value: Any) -> str:
@@ -520,12 +520,12 @@ def _masked(value: Any) -> str:
 
 
 async def _ahead(generation: Generation) -> AsyncIterator[tuple[str, str | None]]:
-    """Each word with None, the last one with the reason to end; an empty word where there was none."""
+    """Each token with None, the last one with the reason to end; an empty token where there was none."""
     previous: str | None = None
-    async for word in generation:
+    async for token in generation:
         if previous is not None:
             yield previous, None
-        previous = word
+        previous = token
     yield previous or "", generation.finish_reason
 
 
