@@ -1,7 +1,8 @@
 """Runs every stage of the tests, whatever fails, and ends with one summary: what `make test` calls.
 
-A stage is one command: the linters, the cluster's tools, and a pytest run each for the quick tests, for those with an
-API server and for those with a cluster. Counts come from the reports that pytest writes (JUnit XML), never from its
+A stage is one command: the cluster's tools, the linters, and a pytest run each for the quick tests, for those with an
+API server and for those with a cluster. Tests with a cluster mostly wait for it, so the others run beside them; each
+line of output then begins with its stage. Counts come from the reports that pytest writes (JUnit XML), never from its
 output. The exit code is 0 only if every stage succeeded. The last line is the sum: `N passed, N failed, N skipped`.
 
     python -m scripts.run_tests [--stages unit,api] [-- ARGUMENTS OF PYTEST]
@@ -15,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,12 +33,14 @@ class Stage:
     name: str
     command: tuple[str, ...]
     is_pytest: bool = True
+    beside: bool = False
+    """Whether it runs beside the stages after the first one, and not in turn with them."""
 
 
 STAGES = (
-    Stage("lint", ("make", "lint"), is_pytest=False),
-    # The tools come before the tests: what takes minutes shows its progress here, which pytest would hide.
+    # The tools come first: what takes minutes shows its progress here, which pytest would hide. All others need them.
     Stage("tools", ("make", "tools"), is_pytest=False),
+    Stage("lint", ("make", "lint"), is_pytest=False),
     Stage(
         "unit",
         (
@@ -46,7 +50,7 @@ STAGES = (
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),
-    Stage("cluster", ("tests/cluster/tests", "tests/engine/tests", "tests/e2e")),
+    Stage("cluster", ("tests/cluster/tests", "tests/engine/tests", "tests/e2e"), beside=True),
 )
 
 
@@ -110,15 +114,15 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def run(stage: Stage, folder: Path, pytest_arguments: Sequence[str]) -> Result:
-    """Run one stage with this process's output."""
+def run(stage: Stage, folder: Path, pytest_arguments: Sequence[str], *, mark_lines: bool) -> Result:
+    """Run one stage; its output is this process's, or each line of it with the stage's name before it."""
     print(f"\n==> {stage.name}", flush=True)
     report = folder / f"{stage.name}.xml"
     command = list(stage.command)
     if stage.is_pytest:
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *command, *pytest_arguments]
     began = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
+    code = run_with_marked_lines(command, f"{stage.name}: ") if mark_lines else subprocess.run(command).returncode
     seconds = time.monotonic() - began
     if not stage.is_pytest:
         return Result(stage.name, code == 0, seconds, is_pytest=False)
@@ -127,6 +131,31 @@ def run(stage: Stage, folder: Path, pytest_arguments: Sequence[str]) -> Result:
     except (OSError, ElementTree.ParseError):
         return Result(stage.name, False, seconds, is_pytest=True)
     return Result(stage.name, code == 0, seconds, True, passed, failures, skips)
+
+
+def run_with_marked_lines(command: Sequence[str], mark: str) -> int:
+    """Run a command and print each line of its output after a mark; return its exit code."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{mark}{line}", end="", flush=True)
+    return process.returncode
+
+
+def run_all(stages: Sequence[Stage], folder: Path, pytest_arguments: Sequence[str]) -> list[Result]:
+    """Run the first stage, then the others one after the other, and those that run beside them at the same time."""
+    rest = stages[1:]
+    lanes = [lane for lane in ([s for s in rest if not s.beside], [s for s in rest if s.beside]) if lane]
+
+    def run_in_turn(lane: Iterable[Stage]) -> list[Result]:
+        return [run(stage, folder, pytest_arguments, mark_lines=len(lanes) > 1) for stage in lane]
+
+    results = [run(stage, folder, pytest_arguments, mark_lines=False) for stage in stages[:1]]
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        results += [result for in_lane in threads.map(run_in_turn, lanes) for result in in_lane]
+    return results
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -141,7 +170,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         parser.error(f"unknown stage {', '.join(sorted(unknown))}; the stages are {', '.join(names)}")
     with tempfile.TemporaryDirectory() as folder:
-        results = [run(stage, Path(folder), chosen.pytest_arguments) for stage in STAGES if stage.name in wanted]
+        stages = [stage for stage in STAGES if stage.name in wanted]
+        results = run_all(stages, Path(folder), chosen.pytest_arguments)
     print(summary(results), flush=True)
     return 0 if all(result.succeeded for result in results) else 1
 

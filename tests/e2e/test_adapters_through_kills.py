@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PERIOD = 0.1
 PROMISED = 2.0
-WITHIN = PROMISED if os.environ.get("PATIO_TEST_LONG") == "1" else 3 * PROMISED
+WITHIN = PROMISED if os.environ.get("PATIO_TEST_LONG") == "1" else 15 * PROMISED
 PODS = {"matchLabels": {"app": "victim"}}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from patio_testing.deadline import DEADLINE
 from scripts import run_tests
 from scripts.run_tests import Result, Stage, main, read_report, summary
 
@@ -40,6 +41,33 @@ def test_all_stages_green_exit_with_zero(tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["--stages", "one", "--", "-q"]) == 0
 
 
+def test_stage_beside_the_others_runs_while_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Each waits for the file of the other: in turn, the first would wait for ever.
+    meet = (
+        "import pathlib, sys, time\n"
+        "mine, other = map(pathlib.Path, sys.argv[1:])\n"
+        "mine.touch()\n"
+        f"deadline = time.monotonic() + {DEADLINE}\n"
+        "while not other.exists():\n"
+        "    assert time.monotonic() < deadline\n"
+        "    time.sleep(0.01)\n"
+        "print('met')\n"
+    )
+    paths = [str(tmp_path / name) for name in ("quick", "cluster")]
+    stages = (
+        Stage("tools", (sys.executable, "-c", ""), is_pytest=False),
+        Stage("quick", (sys.executable, "-c", meet, *paths), is_pytest=False),
+        Stage("cluster", (sys.executable, "-c", meet, *reversed(paths)), is_pytest=False, beside=True),
+    )
+    monkeypatch.setattr(run_tests, "STAGES", stages)
+    assert main([]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert {"quick: met", "cluster: met"} <= set(lines)
+    assert lines[-1] == "0 passed, 0 failed, 0 skipped"
+
+
 def test_pytest_that_died_counts_as_one_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "import os\n\ndef test_death():\n    os._exit(0)\n"
     monkeypatch.setattr(run_tests, "STAGES", (pytest_stage(tmp_path, "one", text),))
@@ -50,7 +78,7 @@ def test_unknown_stage_is_rejected_with_the_list(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as refused:
         main(["--stages", "units"])
     assert refused.value.code == 2
-    assert "unknown stage units; the stages are lint, tools, unit, api, cluster" in capsys.readouterr().err
+    assert "unknown stage units; the stages are tools, lint, unit, api, cluster" in capsys.readouterr().err
 
 
 def test_test_that_fails_twice_is_counted_once(tmp_path: Path) -> None:
