@@ -51,7 +51,8 @@ async def test_three_hundred_adapters_cost_few_polls_writes_and_steps(
     async with running_double() as double, sidecar(double, required_adapters=required) as client:
         began, revision = time.monotonic(), (await client.adapters()).revision
         await ready(client)
-        assert len(double.calls(LOAD)) == 300
+        # A machine that stands still for seconds lets a load time out, which is then sent again.
+        assert 300 <= len(double.calls(LOAD)) < 2 * 300
         # One of each for every load, and the changes between, would be 300 and more. A slow machine has time for more.
         limit = max(150.0, 12.0 * (time.monotonic() - began))
         assert len(double.calls("/v1/models")) < limit
