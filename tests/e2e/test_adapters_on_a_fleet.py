@@ -20,7 +20,7 @@ from patio_testing.environment import (
 from patio_testing.kube import Kube, condition, is_ready, until
 from patio_testing.scale_up import grow
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.cluster
 
 FLEET = {"matchLabels": {"app": "fleet"}}
 BEYOND_THE_LOAD = 4.0

@@ -25,7 +25,7 @@ from patio_testing.environment import (
 from patio_testing.kube import Kube, KubectlError, condition, is_ready, until
 from patio_testing.scale_up import grow
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 KILL = """
 import os, signal

@@ -23,7 +23,7 @@ from patio_testing.kube import Kube, condition, is_ready, until
 from patio_testing.load_client import load, start_clients
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.cluster
 
 PODS = 3
 TOKENS = 12

@@ -38,7 +38,7 @@ from patio_testing.kube import Kube, is_ready, until
 
 from .chaos import kill_in_pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 PERIOD = 0.1
 PROMISED = 2.0

@@ -26,7 +26,7 @@ from patio_protocol.engines import EngineKind
 from patio_testing.environment import log_progress
 from patio_testing.kube import until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 TOKENS = 2000
 BACK_WITHIN = 2.0
