@@ -174,7 +174,9 @@ def sidecar_metrics() -> list[Metric]:
 
 def operator_metrics() -> list[Metric]:
     """Return the families of the operator."""
-    return _families(Metrics().registry)
+    metrics = Metrics()
+    objects = [family for gauges in metrics.objects for family in gauges.families]
+    return _families(metrics.registry) + [Metric(one.name, "gauge", one.labels, one.help) for one in objects]
 
 
 def package_folders() -> dict[str, Path]:
