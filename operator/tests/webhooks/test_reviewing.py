@@ -165,7 +165,10 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert (await webhook.post(server.PODS_PATH, review(asking("broken"))))[0] == 500
     pods = {("allowed", "injected"): 1, ("rejected", "profile_not_found"): 1, ("error", "api_error"): 1}
     assert webhook.counted("pods") == pods
-    adapter = {"metadata": {"name": "a"}, "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {"app": "a"}}}}
+    adapter = {
+        "metadata": {"name": "a"},
+        "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {"app": "a"}}},
+    }
     await webhook.post(loraadapters.LORA_ADAPTERS_PATH, review(adapter))
     await webhook.post(profiles.PROFILES_PATH, review({"metadata": {"name": "p"}, "spec": {"updateStrategy": "X"}}))
     await webhook.post(CONVERSION_PATH, b"no JSON")

@@ -32,13 +32,16 @@ class ObservedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request."""
+        call = CALLS.get(request.url.path)
+        if call is None:
+            return await self._inner.handle_async_request(request)
         status, began = 0, time.perf_counter()
         try:
             response = await self._inner.handle_async_request(request)
             status = response.status_code
             return response
         finally:
-            self._observe(CALLS[request.url.path], status, time.perf_counter() - began)
+            self._observe(call, status, time.perf_counter() - began)
 
     async def aclose(self) -> None:
         """Close the connections."""
