@@ -366,8 +366,8 @@ OPERATOR = Group(
             (),
             Runbook(
                 "A certificate that should have been replaced long ago was not.",
-                "Nothing yet. After its end the API server cannot call the webhook, and pods that ask for a profile are "
-                "rejected.",
+                "Nothing yet. After its end the API server cannot call the webhook, and rejects pods that ask for a "
+                "profile.",
                 (
                     Look(
                         "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=1h --tail=-1 "
