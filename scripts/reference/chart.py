@@ -70,8 +70,9 @@ CONDITIONS = {
     "$confined": "`watchNamespaces` is set",
     'eq (include "patio.mode" .) "auto"': "`groups.mode` is `auto`",
     "not .Values.webhook.certManager.enabled": "`webhook.certManager.enabled` is false",
-    "or .Values.adapters.secrets.namespaces .Values.operator.metrics.secure": "`adapters.secrets.namespaces` is set, or "
-    "`operator.metrics.secure` is true",
+    "or .Values.adapters.secrets.namespaces .Values.operator.metrics.secure": (
+        "`adapters.secrets.namespaces` is set, or `operator.metrics.secure` is true"
+    ),
     ".Values.operator.metrics.secure": "`operator.metrics.secure` is true",
     'ne . "*"': "the list does not have `*`",
     "or $confined (not $manage)": "`watchNamespaces` is set, or `groups.mode` is `observe` or `off`",

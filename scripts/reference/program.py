@@ -176,7 +176,9 @@ def operator_metrics() -> list[Metric]:
     """Return the families of the operator."""
     metrics = Metrics()
     objects = [family for gauges in metrics.objects for family in gauges.families]
-    return _families(metrics.registry) + [Metric(one.name, "gauge", one.labels, one.help) for one in objects]
+    return _families(metrics.registry) + [
+        Metric(family.name, "gauge", family.labels, family.help) for family in objects
+    ]
 
 
 def package_folders() -> dict[str, Path]:

@@ -45,7 +45,7 @@ from patio_operator.runtime.repetition import every, until_done
 from patio_operator.security.scrapers import Scrapers
 from patio_operator.security.signing_key_rotation import SigningKeyRotation
 from patio_operator.settings import Settings, SettingsError
-from patio_operator.telemetry.health import Refusal, health_application, metrics_application
+from patio_operator.telemetry.health import Rejection, health_application, metrics_application
 from patio_operator.telemetry.logs import set_up_logging
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import loraadapters as adapter_reviews
@@ -244,9 +244,9 @@ async def _run(
             await listening.cleanup()
 
 
-async def _admitted(scrapers: Scrapers, authorization: str | None) -> Refusal | None:
-    denial = await scrapers.denial(authorization)
-    return None if denial is None else Refusal(denial.status, denial.message)
+async def _admitted(scrapers: Scrapers, authorization: str | None) -> Rejection | None:
+    rejection = await scrapers.rejection(authorization)
+    return None if rejection is None else Rejection(rejection.status, rejection.message)
 
 
 def _watch_the_watches(every_informer: Iterable[Informer[Any]], metrics: Metrics) -> None:

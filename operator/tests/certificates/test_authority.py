@@ -169,7 +169,7 @@ def test_secret_round_trips_and_broken_one_gives_nothing() -> None:
     assert without == without_key(bundle), "how a new CA is asked for"
 
 
-def test_ends_are_of_the_certificate_and_of_the_ca_that_signed_it() -> None:
+def test_ends_are_those_of_certificate_and_signing_ca() -> None:
     periods = Periods()
     old = first(NAMES, NOW, periods)
     assert ends(old.certificate, old.trusted) == Ends(NOW + periods.lifetime, NOW + periods.ca_lifetime)

@@ -48,7 +48,7 @@ def scrapers_of(api: ReviewingApi) -> tuple[Scrapers, list[float]]:
 async def test_token_is_reviewed_and_its_user_asked_about() -> None:
     api = ReviewingApi()
     admitting, _ = scrapers_of(api)
-    assert await admitting.denial("Bearer good") is None
+    assert await admitting.rejection("Bearer good") is None
     (first, review), (second, access) = api.asked
     assert (first, review["spec"]) == (TOKEN_REVIEW, {"token": "good"})
     assert second is SUBJECT_ACCESS_REVIEW
@@ -63,11 +63,11 @@ async def test_token_is_reviewed_and_its_user_asked_about() -> None:
 
 async def test_user_without_the_right_and_unknown_tokens_are_denied() -> None:
     admitting, _ = scrapers_of(ReviewingApi())
-    denial = await admitting.denial("Bearer other")
-    assert denial is not None
-    assert denial.status == 403
-    assert f"{USER['username']}-other may not get /metrics" in denial.message
-    assert await admitting.denial("Bearer bad") == BAD_TOKEN
+    rejection = await admitting.rejection("Bearer other")
+    assert rejection is not None
+    assert rejection.status == 403
+    assert f"{USER['username']}-other may not get /metrics" in rejection.message
+    assert await admitting.rejection("Bearer bad") == BAD_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_user_without_the_right_and_unknown_tokens_are_denied() -> None:
 )
 async def test_header_without_a_token_asks_nothing(header: str | None) -> None:
     api = ReviewingApi()
-    assert await scrapers_of(api)[0].denial(header) == NO_TOKEN
+    assert await scrapers_of(api)[0].rejection(header) == NO_TOKEN
     assert not api.asked
 
 
@@ -93,12 +93,12 @@ async def test_answer_is_remembered_for_a_while_and_asked_again() -> None:
         ("Bearer other", scrapers.DENIED_SECONDS, 2),
         ("Bearer bad", scrapers.DENIED_SECONDS, 1),
     ):
-        first = await admitting.denial(header)
+        first = await admitting.rejection(header)
         now[0] += seconds - 0.5
-        assert await admitting.denial(header) == first
+        assert await admitting.rejection(header) == first
         assert len(api.asked) == questions
         now[0] += 1
-        assert await admitting.denial(header) == first
+        assert await admitting.rejection(header) == first
         assert len(api.asked) == 2 * questions
         api.asked.clear()
 
@@ -106,29 +106,29 @@ async def test_answer_is_remembered_for_a_while_and_asked_again() -> None:
 async def test_right_that_is_taken_away_ends_within_a_minute() -> None:
     api = ReviewingApi()
     admitting, now = scrapers_of(api)
-    assert await admitting.denial("Bearer good") is None
+    assert await admitting.rejection("Bearer good") is None
     api.fault = RetryableApiError(0, "away")
-    assert await admitting.denial("Bearer good") is None
+    assert await admitting.rejection("Bearer good") is None
     now[0] += scrapers.ADMITTED_SECONDS
-    assert await admitting.denial("Bearer good") == CANNOT_TELL
+    assert await admitting.rejection("Bearer good") == CANNOT_TELL
 
 
-async def test_flood_of_unknown_tokens_costs_little_and_shuts_no_one_out() -> None:
+async def test_flood_of_unknown_tokens_shuts_no_scraper_out() -> None:
     api = ReviewingApi()
     admitting, now = scrapers_of(api)
-    assert await admitting.denial("Bearer good") is None
+    assert await admitting.rejection("Bearer good") is None
     api.asked.clear()
-    answers = [await admitting.denial(f"Bearer bad-{number}") for number in range(1000)]
+    answers = [await admitting.rejection(f"Bearer bad-{number}") for number in range(1000)]
     assert len(api.asked) <= scrapers.AT_ONCE
     assert answers[-1] == TOO_MANY
     now[0] += scrapers.ADMITTED_SECONDS
     for number in range(1000):
-        await admitting.denial(f"Bearer worse-{number}")
+        await admitting.rejection(f"Bearer worse-{number}")
     api.asked.clear()
-    assert await admitting.denial("Bearer good") is None
+    assert await admitting.rejection("Bearer good") is None
     assert len(api.asked) == 2, "asked again, and not kept out by the others"
     now[0] += 1 / scrapers.PER_SECOND + 0.1
-    assert await admitting.denial("Bearer good-too") is None, "a new scraper gets its turn"
+    assert await admitting.rejection("Bearer good-too") is None, "a new scraper gets its turn"
 
 
 async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatc
     admitting, now = scrapers_of(ReviewingApi())
     for number in range(20):
         now[0] += 10
-        await admitting.denial(f"Bearer good-{number}")
-        await admitting.denial(f"Bearer bad-{number}")
+        await admitting.rejection(f"Bearer good-{number}")
+        await admitting.rejection(f"Bearer bad-{number}")
     assert (len(admitting._admitted), len(admitting._denied), len(admitting._asking)) == (3, 3, 0)
     kept = repr((admitting._admitted, admitting._denied))
     assert "good" not in kept, "no token is kept"
@@ -148,7 +148,7 @@ async def test_scrapes_at_the_same_time_share_one_question() -> None:
     api = ReviewingApi()
     api.slow = asyncio.Event()
     admitting, _ = scrapers_of(api)
-    asking = [asyncio.create_task(admitting.denial("Bearer good")) for _ in range(5)]
+    asking = [asyncio.create_task(admitting.rejection("Bearer good")) for _ in range(5)]
     await asyncio.sleep(0)
     asking[0].cancel()
     api.slow.set()
@@ -165,11 +165,11 @@ async def test_api_server_without_an_answer_lets_no_one_in(fault: Exception, cap
     admitting, _ = scrapers_of(api)
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            assert await admitting.denial("Bearer good") == CANNOT_TELL
+            assert await admitting.rejection("Bearer good") == CANNOT_TELL
     assert len(caplog.records) == 1
     assert "good" not in caplog.text
     api.fault = None
-    assert await admitting.denial("Bearer good") is None, "a fault is not remembered"
+    assert await admitting.rejection("Bearer good") is None, "a fault is not remembered"
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,6 @@ def test_odd_token_review_is_no_user(status: Any) -> None:
 
 @pytest.mark.parametrize("status", [None, [], {}, {"allowed": "true"}, {"allowed": False}])
 def test_odd_access_review_lets_no_one_in(status: Any) -> None:
-    denial = scraper_rules.denial({"spec": {"user": "u"}, "status": status})
-    assert denial is not None
-    assert denial.status == 403
+    rejection = scraper_rules.rejection({"spec": {"user": "u"}, "status": status})
+    assert rejection is not None
+    assert rejection.status == 403

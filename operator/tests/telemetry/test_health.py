@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio_operator.telemetry.health import Refusal, health_application, metrics_application
+from patio_operator.telemetry.health import Rejection, health_application, metrics_application
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import server
 
@@ -44,9 +44,9 @@ async def test_secured_metrics_are_not_beside_the_probes() -> None:
 async def test_caller_that_is_not_let_in_gets_the_reason_alone(status: int) -> None:
     headers: list[str | None] = []
 
-    async def admit(authorization: str | None) -> Refusal | None:
+    async def admit(authorization: str | None) -> Rejection | None:
         headers.append(authorization)
-        return Refusal(status, "Send a token.")
+        return Rejection(status, "Send a token.")
 
     app = metrics_application(Metrics(), admit)
     ((got, text, challenge),) = await answers(app, "/metrics", Authorization="Bearer x")
@@ -55,7 +55,7 @@ async def test_caller_that_is_not_let_in_gets_the_reason_alone(status: int) -> N
 
 
 async def test_caller_that_is_let_in_gets_the_page() -> None:
-    async def admit(_: str | None) -> Refusal | None:
+    async def admit(_: str | None) -> Rejection | None:
         return None
 
     found = await answers(metrics_application(Metrics(), admit), "/metrics", "/healthz")

@@ -421,8 +421,8 @@ def _by_reason(title: str, plural: str, condition: str, runbook: str) -> Panel:
     )
 
 
-def _furthest(wanted: str, there: str, *labels: str) -> str:
-    missing = f"{fullest(operator(wanted), *labels)} - {fullest(operator(there), *labels)}"
+def _furthest(desired: str, present: str, *labels: str) -> str:
+    missing = f"{fullest(operator(desired), *labels)} - {fullest(operator(present), *labels)}"
     return f"topk(10, {missing})"
 
 

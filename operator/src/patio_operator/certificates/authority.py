@@ -161,7 +161,7 @@ def ends(certificate: bytes, trusted: bytes) -> Ends:
     serving = x509.load_pem_x509_certificates(certificate)[0]
     authorities = x509.load_pem_x509_certificates(trusted)
     signers = [authority for authority in authorities if _is_signed_by(serving, authority)]
-    return Ends(serving.not_valid_after_utc, max(one.not_valid_after_utc for one in signers or authorities))
+    return Ends(serving.not_valid_after_utc, max(signer.not_valid_after_utc for signer in signers or authorities))
 
 
 def encode(bundle: Bundle) -> dict[str, str]:

@@ -17,6 +17,6 @@ async def measure(observe: Callable[[float], None]) -> None:
     """Call `observe` with the seconds that each timer was late, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
-        due = loop.time() + EVERY_SECONDS
+        deadline = loop.time() + EVERY_SECONDS
         await asyncio.sleep(EVERY_SECONDS)
-        observe(max(0.0, loop.time() - due))
+        observe(max(0.0, loop.time() - deadline))

@@ -69,7 +69,7 @@ class WorkQueue:
         self._at_work: set[Key] = set()
         self._once_more: set[Key] = set()
         self._failures: dict[Key, int] = {}
-        self._due: dict[Key, float] = {}
+        self._due_since: dict[Key, float] = {}
         """Since when a key has been due for a pass that succeeds, the longest first (seconds of the event loop)."""
         self.retries = 0
         """Passes that were made because the one before failed."""
@@ -113,7 +113,7 @@ class WorkQueue:
         Failed passes and the pauses after them count, and so does a pass that is under way. A key that asked for a
         later pass is due when that time has come.
         """
-        since = next(iter(self._due.values()), None)
+        since = next(iter(self._due_since.values()), None)
         return 0.0 if since is None else max(0.0, asyncio.get_running_loop().time() - since)
 
     async def run(self, work: Work) -> None:
@@ -150,13 +150,13 @@ class WorkQueue:
             self._at_work,
             self._once_more,
             self._failures,
-            self._due,
+            self._due_since,
         ):
             kept.clear()
         self._some = asyncio.Semaphore(0)
 
     def _is_due(self, key: Key) -> None:
-        self._due.setdefault(key, asyncio.get_running_loop().time())
+        self._due_since.setdefault(key, asyncio.get_running_loop().time())
 
     def _soon(self, key: Key) -> float:
         """Return the seconds that a woken key waits: some more while it fails, however often it is woken."""
@@ -229,7 +229,7 @@ class WorkQueue:
             )
             return pause
         self._failures.pop(key, None)
-        self._due.pop(key, None)
+        self._due_since.pop(key, None)
         return requeue_after
 
     async def _resync(self, existing: Callable[[], Iterable[Key]]) -> None:

@@ -19,17 +19,17 @@ _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
-class Denial:
+class ScraperRejection:
     """Why a caller does not get the metrics: a status of HTTP and a sentence for the caller."""
 
     status: int
     message: str
 
 
-NO_TOKEN = Denial(401, "Send the token of a service account: Authorization: Bearer TOKEN.")
-BAD_TOKEN = Denial(401, "The API server does not know this token, or it has expired.")
-CANNOT_TELL = Denial(503, "The API server did not say whether this token may read metrics. Try again.")
-TOO_MANY = Denial(503, "Too many tokens that are not known. Try again.")
+NO_TOKEN = ScraperRejection(401, "Send the token of a service account: Authorization: Bearer TOKEN.")
+BAD_TOKEN = ScraperRejection(401, "The API server does not know this token, or it has expired.")
+CANNOT_TELL = ScraperRejection(503, "The API server did not say whether this token may read metrics. Try again.")
+TOO_MANY = ScraperRejection(503, "Too many tokens that are not known. Try again.")
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -62,12 +62,12 @@ def access_review(review: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
 
 
-def denial(review: Mapping[str, Any]) -> Denial | None:
+def rejection(review: Mapping[str, Any]) -> ScraperRejection | None:
     """Return why the user of an answered SubjectAccessReview may not read metrics; None: it may."""
     if _mapping(review.get("status")).get("allowed") is True:
         return None
     user = str(_mapping(review.get("spec")).get("user"))[:_LONGEST_NAME]
-    return Denial(403, f"{user} may not get {METRICS_PATH}: bind the ClusterRole patio-metrics-reader to it.")
+    return ScraperRejection(403, f"{user} may not get {METRICS_PATH}: bind the ClusterRole patio-metrics-reader to it.")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from patio_operator.kube.client import ApiError, Object
 from patio_operator.kube.resources import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW, Resource
 from patio_operator.security import scraper_rules
-from patio_operator.security.scraper_rules import BAD_TOKEN, CANNOT_TELL, NO_TOKEN, TOO_MANY, Denial
+from patio_operator.security.scraper_rules import BAD_TOKEN, CANNOT_TELL, NO_TOKEN, TOO_MANY, ScraperRejection
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ Create = Callable[[Resource, Object], Awaitable[Object]]
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    denial: Denial | None
+class _Reviewed:
+    rejection: ScraperRejection | None
     at: float
 
 
@@ -54,14 +54,14 @@ class Scrapers:
         """`clock` counts seconds."""
         self._create = create
         self._clock = clock
-        self._admitted: dict[bytes, _Verdict] = {}
-        self._denied: dict[bytes, _Verdict] = {}
-        self._asking: dict[bytes, asyncio.Task[Denial | None]] = {}
+        self._admitted: dict[bytes, _Reviewed] = {}
+        self._denied: dict[bytes, _Reviewed] = {}
+        self._asking: dict[bytes, asyncio.Task[ScraperRejection | None]] = {}
         self._allowance = AT_ONCE
         self._counted = clock()
         self._log_next = 0.0
 
-    async def denial(self, authorization: str | None) -> Denial | None:
+    async def rejection(self, authorization: str | None) -> ScraperRejection | None:
         """Return why the sender of a header Authorization does not get the metrics; None: it does."""
         token = scraper_rules.bearer_token(authorization)
         if token is None:
@@ -71,11 +71,11 @@ class Scrapers:
         if admitted is not None and now - admitted.at < ADMITTED_SECONDS:
             return None
         if denied is not None and now - denied.at < DENIED_SECONDS:
-            return denied.denial
+            return denied.rejection
         asking = self._asking.get(digest)
         if asking is None:
-            known = admitted is not None and now - admitted.at < KNOWN_SECONDS
-            if not known and not self._may_ask(now):
+            admitted_before = admitted is not None and now - admitted.at < KNOWN_SECONDS
+            if not admitted_before and not self._may_ask(now):
                 return TOO_MANY
             asking = self._asking[digest] = asyncio.create_task(self._asked(token), name="review of a scraper")
             asking.add_done_callback(lambda task: self._remember(digest, task))
@@ -89,31 +89,31 @@ class Scrapers:
         self._allowance -= 1
         return True
 
-    async def _asked(self, token: str) -> Denial | None:
+    async def _asked(self, token: str) -> ScraperRejection | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reviewed = await self._create(TOKEN_REVIEW, scraper_rules.token_review(token))
                 question = scraper_rules.access_review(reviewed)
                 if question is None:
                     return BAD_TOKEN
-                return scraper_rules.denial(await self._create(SUBJECT_ACCESS_REVIEW, question))
+                return scraper_rules.rejection(await self._create(SUBJECT_ACCESS_REVIEW, question))
         except ApiError as error:
             self._complain(error.message)
         except TimeoutError:
             self._complain("no answer in time")
         return CANNOT_TELL
 
-    def _remember(self, digest: bytes, task: asyncio.Task[Denial | None]) -> None:
+    def _remember(self, digest: bytes, task: asyncio.Task[ScraperRejection | None]) -> None:
         del self._asking[digest]
         if task.cancelled() or task.exception() is not None or task.result() is CANNOT_TELL:
             return
-        denial = task.result()
+        rejection = task.result()
         self._admitted.pop(digest, None)
         self._denied.pop(digest, None)
-        verdicts, most = (self._admitted, MOST_KNOWN) if denial is None else (self._denied, MOST_DENIED)
-        while len(verdicts) >= most:
-            del verdicts[next(iter(verdicts))]
-        verdicts[digest] = _Verdict(denial, self._clock())
+        reviewed, most = (self._admitted, MOST_KNOWN) if rejection is None else (self._denied, MOST_DENIED)
+        while len(reviewed) >= most:
+            del reviewed[next(iter(reviewed))]
+        reviewed[digest] = _Reviewed(rejection, self._clock())
 
     def _complain(self, why: str) -> None:
         now = self._clock()

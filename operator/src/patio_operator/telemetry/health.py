@@ -13,7 +13,7 @@ from patio_operator.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """Why a caller does not get the metrics."""
 
     status: int
@@ -21,7 +21,7 @@ class Refusal:
     message: str
 
 
-Admit = Callable[[str | None], Awaitable[Refusal | None]]
+Admit = Callable[[str | None], Awaitable[Rejection | None]]
 """Takes the header Authorization; returns why its sender does not get the metrics, None: it does."""
 
 
@@ -51,11 +51,11 @@ def metrics_application(metrics: Metrics, admit: Admit) -> web.Application:
     """Return the application with /metrics for whom `admit` lets in."""
 
     async def some(request: web.Request) -> web.Response:
-        refusal = await admit(request.headers.get("Authorization"))
-        if refusal is None:
+        rejection = await admit(request.headers.get("Authorization"))
+        if rejection is None:
             return await _page(metrics)
-        challenge = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
-        return web.Response(text=refusal.message + "\n", status=refusal.status, headers=challenge)
+        challenge = {"WWW-Authenticate": "Bearer"} if rejection.status == 401 else None
+        return web.Response(text=rejection.message + "\n", status=rejection.status, headers=challenge)
 
     app = web.Application()
     app.router.add_get("/metrics", some)

@@ -172,7 +172,7 @@ class ObjectGauges:
     def _take(self, key: _Key, state: ObjectState | None) -> None:
         before = self._states.get(key)
         if state is not None:
-            state = self._known(state)
+            state = self._bounded(state)
         if state == before:
             return
         self._lines.pop(key, None)
@@ -227,7 +227,7 @@ class ObjectGauges:
             *(_line(family, place, number) for family, number in zip(others, state.numbers, strict=True)),
         )
 
-    def _known(self, state: ObjectState) -> ObjectState:
+    def _bounded(self, state: ObjectState) -> ObjectState:
         """Return a state whose condition has a bounded number of texts."""
         status = state.status if state.status in ("True", "False") else "Unknown"
         reason = state.reason

@@ -161,27 +161,27 @@ def handler(
             outcome = reply.outcome
             response = web.Response(text=reply.text, content_type="application/json")
         except web.HTTPException:
-            count(_fault("not_a_review"), time.perf_counter() - started)
+            count(_error("not_a_review"), time.perf_counter() - started)
             raise
         except ApiError as error:
-            outcome = _fault("api_error")
+            outcome = _error("api_error")
             log.error("%s not answered: %s", what, error.message)
             response = _problem(500, error.message)
         except BusyError:
-            outcome = _fault("busy")
+            outcome = _error("busy")
             log.error("%s not answered: too many reviews at once", what)
             response = _problem(503, "too many reviews at once")
         except ConnectionError:
-            outcome = _fault("incomplete")
+            outcome = _error("incomplete")
             log.warning("%s not read: the client closed the connection", what)
             response = _problem(400, "the body is incomplete")
         except TimeoutError:
-            outcome = _fault("timeout")
+            outcome = _error("timeout")
             log.error("%s not answered in time", what)
             response = _problem(503, "the review was not answered in time")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             # A review of the API server has the fields and types of its kind: what lacks them is none.
-            outcome = _fault("not_a_review")
+            outcome = _error("not_a_review")
             log.error("%s not understood: %s: %s", what, type(error).__name__, str(error)[:500])
             reason = f": {error}" if isinstance(error, InvalidReviewError) else ""
             response = _problem(400, f"not {what}{reason}")
@@ -282,7 +282,7 @@ def _shallow(value: object) -> bool:
     return not level
 
 
-def _fault(reason: str) -> Outcome:
+def _error(reason: str) -> Outcome:
     return Outcome("error", reason)
 
 
