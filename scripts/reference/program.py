@@ -175,9 +175,9 @@ def sidecar_metrics() -> list[Metric]:
 def operator_metrics() -> list[Metric]:
     """Return the families of the operator."""
     metrics = Metrics()
-    objects = [family for gauges in metrics.objects for family in gauges.families]
+    of_objects = [family for gauges in metrics.objects for family in gauges.families]
     return _families(metrics.registry) + [
-        Metric(family.name, "gauge", family.labels, family.help) for family in objects
+        Metric(family.name, "gauge", family.labels, family.help) for family in of_objects
     ]
 
 
