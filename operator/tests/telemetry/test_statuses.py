@@ -36,6 +36,15 @@ def test_role_is_ready_with_exactly_its_replicas_all_ready() -> None:
     assert statuses.of_group(spec, status) == ObjectState("False", "RoleNotReady", (4, 1))
 
 
+def test_roles_are_counted_up_to_a_bound() -> None:
+    spec = {"roles": [{"name": f"r{number}"} for number in range(statuses.MOST_ROLES + 1)]}
+    assert statuses.of_group(spec, {}).numbers == (statuses.MOST_ROLES, 0)
+    del spec["roles"][0]
+    assert statuses.of_group(spec, {}).numbers == (statuses.MOST_ROLES, 0)
+    del spec["roles"][0]
+    assert statuses.of_group(spec, {}).numbers == (statuses.MOST_ROLES - 1, 0)
+
+
 def test_profile_is_its_pods_and_its_rollout() -> None:
     status = {"currentPods": 5, "behindPods": 2, "conditions": [condition("RolledOut", "False", "Stopped")]}
     assert statuses.of_profile(status) == ObjectState("False", "Stopped", (5, 2))

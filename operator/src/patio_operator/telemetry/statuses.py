@@ -11,6 +11,9 @@ from typing import Any
 
 from patio_operator.telemetry.object_gauges import NONE_YET, ObjectState
 
+MOST_ROLES = 1_000
+"""Roles of a group that are counted. One with more than 64 is not realised, and may have any number."""
+
 
 def of_adapter(status: Mapping[str, Any]) -> ObjectState:
     """Return what a LoraAdapter's status says."""
@@ -20,10 +23,12 @@ def of_adapter(status: Mapping[str, Any]) -> ObjectState:
 
 def of_group(spec: Mapping[str, Any], status: Mapping[str, Any]) -> ObjectState:
     """Return what a RoleBasedGroup's status says; its spec has the replicas that each role should have."""
-    roles = [role for role in _list(spec.get("roles")) if isinstance(role, Mapping)]
+    roles = [role for role in _list(spec.get("roles"))[:MOST_ROLES] if isinstance(role, Mapping)]
     wanted = {str(role.get("name")): _number(role.get("replicas", 1)) for role in roles}
     observed = {
-        str(entry.get("name")): entry for entry in _list(status.get("roleStatuses")) if isinstance(entry, Mapping)
+        str(entry.get("name")): entry
+        for entry in _list(status.get("roleStatuses"))[:MOST_ROLES]
+        if isinstance(entry, Mapping)
     }
     ready = sum(
         name in observed
