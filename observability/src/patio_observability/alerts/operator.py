@@ -41,8 +41,8 @@ OPERATOR = Group(
                 ),
                 (
                     "Fix what keeps the pods from running: image, quota, node, limits.",
-                    "The pods are ready, so the scrape fails: check the targets in Prometheus, the port 8080 (8443 with "
-                    "`operator.metrics.secure`) and NetworkPolicies.",
+                    "The pods are ready, so the scrape fails: check the targets in Prometheus, the port 8080 (8443 "
+                    "with `operator.metrics.secure`) and NetworkPolicies.",
                     "The target answers 401 or 403: its token or its role is missing. See "
                     "[Harden](../tasks/harden.md#the-operators-metrics).",
                     "If pods must be created before the operator is back, set `webhook.failurePolicy=Ignore` until "
