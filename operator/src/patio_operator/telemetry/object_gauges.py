@@ -66,11 +66,15 @@ State = ObjectState | Callable[[], ObjectState] | None
 class Kind:
     """A kind of objects: how its condition and its numbers are called."""
 
+    title: str
+    """All of them, for people."""
     plural: str
     """What the count by reason is called by."""
     singular: str
+    type: str
+    """Of the condition."""
     condition: str
-    """In the names of families and labels: ready, rolled_out."""
+    """The condition in the names of families and labels: ready, rolled_out."""
     meaning: str
     """Of the condition's True, as the end of a sentence."""
     good: str
@@ -81,8 +85,10 @@ class Kind:
 
 
 LORA_ADAPTER = Kind(
+    "LoraAdapters",
     "loraadapters",
     "loraadapter",
+    "Ready",
     "ready",
     "the LoraAdapter is Ready",
     "Loaded",
@@ -94,16 +100,20 @@ LORA_ADAPTER = Kind(
     },
 )
 ROLE_BASED_GROUP = Kind(
+    "RoleBasedGroups",
     "rolebasedgroups",
     "rolebasedgroup",
+    "Ready",
     "ready",
     "the RoleBasedGroup is Ready",
     "AllRolesReady",
     {"roles": "Roles of the group.", "ready_roles": "Roles of which all replicas are ready."},
 )
 PROFILE = Kind(
+    "ClusterEngineRuntimeProfiles",
     "profiles",
     "profile",
+    "RolledOut",
     "rolled_out",
     "all pods with the profile run its current revision",
     "UpToDate",
@@ -132,7 +142,7 @@ class ObjectGauges:
         prefix = "patio_operator_"
         self._count = Family(
             f"{prefix}{kind.plural}",
-            f"Objects, by status and reason of the condition by which {kind.meaning}.",
+            f"{kind.title}, by status and reason of their condition {kind.type}.",
             (kind.condition, "reason"),
         )
         self._own = (
