@@ -165,7 +165,7 @@ async def without_status(cluster: KubeClient) -> int:
 
 def own_times(metrics: str) -> dict[float, int]:
     """Return how many admissions took at most so many seconds."""
-    lines = re.findall(rf'^{OWN_TIME}_bucket{{.*?le="([^"]+)".*}} (\S+)$', metrics, re.MULTILINE)
+    lines = re.findall(rf'^{OWN_TIME}_bucket{{(?=.*webhook="pods").*?le="([^"]+)".*}} (\S+)$', metrics, re.MULTILINE)
     return {float(bound): int(float(reached)) for bound, reached in lines}
 
 

@@ -27,6 +27,7 @@ IN_POD = {"namespace": "a", "pod": "p"}
 OF_MODEL = {"namespace": "a", "model_name": "m"}
 OF_POD = {"namespace": "a", "pod": "p", "model_name": "m"}
 IN_OPERATOR = {"namespace": "patio-system"}
+OF_OBJECT = {**IN_OPERATOR, "object_namespace": "a", "object_name": "x"}
 
 
 def _series(name: str, labels: Labels) -> str:
@@ -43,6 +44,10 @@ def _model(name: str, **labels: str) -> str:
 
 def _operator(name: str, **labels: str) -> str:
     return _series(f"patio_operator_{name}", {"namespace": "patio-system", "pod": "o1", **labels})
+
+
+def _object(name: str, **labels: str) -> str:
+    return _operator(name, object_namespace="a", object_name="x", **labels)
 
 
 def _state(state: str, pod: str = "p", adapter: str = "x") -> str:
@@ -360,30 +365,30 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case(
             "errors",
             "12m",
-            {_operator("admissions_total", outcome="error"): "0+1x20"},
+            {_operator("admissions_total", webhook="pods", outcome="error"): "0+1x20"},
             (IN_OPERATOR,),
         ),
-        Case("allowed", "12m", {_operator("admissions_total", outcome="allowed"): "0+9x20"}),
-        Case("one error", "12m", {_operator("admissions_total", outcome="error"): "0x3 1x20"}),
+        Case("allowed", "12m", {_operator("admissions_total", webhook="pods", outcome="allowed"): "0+9x20"}),
+        Case("one error", "12m", {_operator("admissions_total", webhook="pods", outcome="error"): "0x3 1x20"}),
     ),
     "PatioAdmissionsRejected": (
         Case(
             "one a minute",
             "35m",
-            {_operator("admissions_total", outcome="rejected"): "0+1x50"},
+            {_operator("admissions_total", webhook="pods", outcome="rejected"): "0+1x50"},
             (IN_OPERATOR,),
         ),
-        Case("now and then", "35m", {_operator("admissions_total", outcome="rejected"): "0+0.1x50"}),
-        Case("allowed", "35m", {_operator("admissions_total", outcome="allowed"): "0+9x50"}),
+        Case("now and then", "35m", {_operator("admissions_total", webhook="pods", outcome="rejected"): "0+0.1x50"}),
+        Case("allowed", "35m", {_operator("admissions_total", webhook="pods", outcome="allowed"): "0+9x50"}),
     ),
     "PatioAdmissionsSlow": (
         Case(
             "most over a second",
             "25m",
             {
-                _operator("admission_duration_seconds_bucket", le="1"): "0+10x40",
-                _operator("admission_duration_seconds_bucket", le="5"): "0+60x40",
-                _operator("admission_duration_seconds_bucket", le="+Inf"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", webhook="pods", le="1"): "0+10x40",
+                _operator("admission_duration_seconds_bucket", webhook="pods", le="5"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", webhook="pods", le="+Inf"): "0+60x40",
             },
             (IN_OPERATOR,),
         ),
@@ -391,8 +396,8 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             "all in time",
             "25m",
             {
-                _operator("admission_duration_seconds_bucket", le="0.01"): "0+60x40",
-                _operator("admission_duration_seconds_bucket", le="+Inf"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", webhook="pods", le="0.01"): "0+60x40",
+                _operator("admission_duration_seconds_bucket", webhook="pods", le="+Inf"): "0+60x40",
             },
         ),
     ),
@@ -400,13 +405,129 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case(
             "conversions",
             "12m",
-            {_operator("reviews_total", kind="RoleBasedGroup", outcome="error"): "0+1x20"},
-            ({**IN_OPERATOR, "kind": "RoleBasedGroup"},),
+            {_operator("admissions_total", webhook="conversion", outcome="error"): "0+1x20"},
+            ({**IN_OPERATOR, "webhook": "conversion"},),
         ),
         Case(
             "allowed",
             "12m",
-            {_operator("reviews_total", kind="RoleBasedGroup", outcome="allowed"): "0+9x20"},
+            {_operator("admissions_total", webhook="conversion", outcome="allowed"): "0+9x20"},
+        ),
+    ),
+    "PatioReconcileStuck": (
+        Case(
+            "one object fails for ever",
+            "30m",
+            {_operator("queue_oldest_seconds", kind="RoleBasedGroup"): "0+60x40"},
+            ({**IN_OPERATOR, "kind": "RoleBasedGroup"},),
+        ),
+        Case(
+            "it succeeds now and then", "30m", {_operator("queue_oldest_seconds", kind="LoraAdapter"): "0+60x10 0+60x9"}
+        ),
+        Case("nothing is due", "30m", {_operator("queue_oldest_seconds", kind="LoraAdapter"): "0x40"}),
+    ),
+    "PatioAdapterNotReady": (
+        Case(
+            "its reason changes",
+            "45m",
+            {
+                _object("loraadapter_ready", reason="Loading"): "0x20 _x40",
+                _object("loraadapter_ready", reason="NoCapacity"): "_x21 0x40",
+                _object("loraadapter_desired_pods"): "2x60",
+            },
+            (OF_OBJECT,),
+        ),
+        Case(
+            "ready again in between",
+            "45m",
+            {
+                _object("loraadapter_ready", reason="Loading"): "0x20 _ _ 0x40",
+                _object("loraadapter_ready", reason="Loaded"): "_x20 1 1 _x40",
+                _object("loraadapter_desired_pods"): "2x70",
+            },
+        ),
+        Case(
+            "scaled to zero",
+            "45m",
+            {
+                _object("loraadapter_ready", reason="ScaledToZero"): "0x60",
+                _object("loraadapter_desired_pods"): "0x60",
+            },
+        ),
+    ),
+    "PatioGroupNotReady": (
+        Case("for an hour", "60m", {_object("rolebasedgroup_ready", reason="RoleNotReady"): "0x70"}, (OF_OBJECT,)),
+        Case(
+            "until its model is loaded",
+            "60m",
+            {
+                _object("rolebasedgroup_ready", reason="RoleNotReady"): "0x30 _x40",
+                _object("rolebasedgroup_ready", reason="AllRolesReady"): "_x31 1x40",
+            },
+        ),
+    ),
+    "PatioRolloutStopped": (
+        Case(
+            "a workload does not become ready",
+            "25m",
+            {_operator("profile_rolled_out", object_name="patio", reason="Stopped"): "0x40"},
+            ({**IN_OPERATOR, "object_name": "patio"},),
+        ),
+        Case("it rolls", "25m", {_operator("profile_rolled_out", object_name="patio", reason="Rolling"): "0x40"}),
+        Case(
+            "nothing is rolled",
+            "25m",
+            {_operator("profile_rolled_out", object_name="patio", reason="NoUpdate"): "0x40"},
+        ),
+    ),
+    "PatioSidecarsUnreachable": (
+        Case(
+            "two of ten",
+            "25m",
+            {
+                _operator("sidecars", state="reachable"): "8x40",
+                _operator("sidecars", state="unreachable"): "1x40",
+                _operator("sidecars", state="rejecting"): "1x40",
+                _operator("sidecars", pod="o2", state="reachable"): "0x40",
+            },
+            (IN_OPERATOR,),
+        ),
+        Case(
+            "one of twenty",
+            "25m",
+            {_operator("sidecars", state="reachable"): "19x40", _operator("sidecars", state="unreachable"): "1x40"},
+        ),
+        Case(
+            "a rollout of all pods",
+            "25m",
+            {
+                _operator("sidecars", state="reachable"): "10x10 5x4 10x30",
+                _operator("sidecars", state="unreachable"): "0x10 5x4 0x30",
+            },
+        ),
+        Case("there is none", "25m", {_operator("sidecars", state="unreachable"): "0x40"}),
+    ),
+    "PatioWebhookCertificateExpires": (
+        Case(
+            "the certificate of one replica",
+            "90m",
+            # promtool's clock begins at 0.
+            {
+                _operator("certificate_expiry_timestamp_seconds", certificate="serving"): "1000000x100",
+                _operator("certificate_expiry_timestamp_seconds", pod="o2", certificate="serving"): "9000000x100",
+                _operator("certificate_expiry_timestamp_seconds", certificate="ca"): "9000000x100",
+            },
+            ({**IN_OPERATOR, "certificate": "serving"},),
+        ),
+        Case(
+            "renewed in time",
+            "90m",
+            {_operator("certificate_expiry_timestamp_seconds", certificate="serving"): "1000000x40 9000000x60"},
+        ),
+        Case(
+            "a month left",
+            "90m",
+            {_operator("certificate_expiry_timestamp_seconds", certificate="ca"): "2600000x100"},
         ),
     ),
     "PatioReconcilesFail": (
@@ -482,11 +603,19 @@ def _sidecar(pod: str, up: str, **adapters: str) -> dict[str, str]:
 OPERATORS = {
     _operator("leader"): "1x120",
     _operator("leader", pod="o2"): "0x120",
-    _operator("admissions_total", outcome="allowed"): "0+2x120",
-    _operator("admissions_total", outcome="error"): "0x120",
+    _operator("admissions_total", webhook="pods", outcome="allowed"): "0+2x120",
+    _operator("admissions_total", webhook="pods", outcome="error"): "0x120",
     _operator("reconciles_total", kind="group", outcome="success"): "0+60x120",
-    _operator("admission_duration_seconds_bucket", le="0.01"): "0+2x120",
-    _operator("admission_duration_seconds_bucket", le="+Inf"): "0+2x120",
+    _operator("admission_duration_seconds_bucket", webhook="pods", le="0.01"): "0+2x120",
+    _operator("admission_duration_seconds_bucket", webhook="pods", le="+Inf"): "0+2x120",
+    _operator("queue_oldest_seconds", kind="LoraAdapter"): "0x120",
+    _operator("sidecars", state="reachable"): "2x120",
+    _operator("sidecars", state="unreachable"): "0x120",
+    _operator("certificate_expiry_timestamp_seconds", certificate="serving"): "20000000x120",
+    _object("loraadapter_ready", reason="Loaded"): "1x120",
+    _object("loraadapter_desired_pods"): "1x120",
+    _object("rolebasedgroup_ready", reason="AllRolesReady"): "1x120",
+    _operator("profile_rolled_out", object_name="patio", reason="NoUpdate"): "0x120",
 }
 IDLE = {
     **_engine("p", {"num_requests_running": "0x120", "num_requests_waiting": "0x120", "kv_cache_usage_ratio": "0x120"}),

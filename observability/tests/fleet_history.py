@@ -24,18 +24,34 @@ LENGTH = 3600
 RECORDINGS = next(metrics_reference.ROOT.glob("tests/**/engine_double/recordings"))
 ENGINES = {EngineKind.VLLM: "vllm/metrics-0.32.0.txt", EngineKind.SGLANG: "sglang/metrics_busy.txt"}
 
+# Where the values of a label are not those that it has elsewhere.
+OF_FAMILY: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("patio_operator_sidecars", "state"): ("reachable", "unreachable", "rejecting", "unknown"),
+    ("patio_operator_sidecar_calls_total", "code"): ("200", "none"),
+    ("patio_operator_api_requests_total", "code"): ("200", "409"),
+    ("patio_operator_profile_rolled_out", "reason"): ("UpToDate",),
+}
 VALUES: Mapping[str, tuple[str, ...]] = {
     "adapter": ("sql-expert", "translator"),
+    "call": ("list", "load"),
+    "certificate": ("serving", "ca"),
     "code": ("UnknownKey",),
     "inference_engine_version": ("0.32.0",),
     "kind": ("group",),
+    "object_name": ("sql-expert",),
+    "object_namespace": ("team-0",),
     "operation": ("load", "reload", "restore", "unload"),
     "outcome": ("ok", "error", "permanent", "allowed"),
+    "ready": ("True", "False"),
     "reason": ("timeout",),
+    "resource": ("pods",),
+    "rolled_out": ("True", "False"),
     "router": ("http://router:30000",),
     "source": ("s3",),
     "state": ("Loaded", "Failed", "Pending", "Downloading", "Loading", "Unloading"),
+    "verb": ("get", "patch"),
     "version": ("0.1.0",),
+    "webhook": ("pods", "conversion"),
 }
 BOUNDS = ("0.01", "0.1", "1.0", "10.0", "+Inf")
 
@@ -69,7 +85,7 @@ def _pods() -> Iterator[Series]:
 
 
 def _operators() -> Iterator[Series]:
-    for name, labels, value, grows in _own("patio_operator_", ""):
+    for name, labels, value, grows in (*_own("patio_operator_", ""), *_own("process_", "")):
         yield name, {"namespace": "patio-system", "pod": "patio-operator-0", **labels}, value, grows
 
 
@@ -88,7 +104,8 @@ def _own(prefix: str, engine: str) -> Iterator[Series]:
     for name, metric in metrics_reference.metrics().items():
         if metric.is_of_the_engine or not name.startswith(prefix):
             continue
-        for values in product(*(VALUES.get(label, (engine,)) for label in metric.labels)):
+        known = [OF_FAMILY.get((name, label)) or VALUES.get(label, (engine,)) for label in metric.labels]
+        for values in product(*known):
             labels = dict(zip(metric.labels, values, strict=True))
             if metric.kind != "histogram":
                 yield name, labels, 60.0 if metric.kind == "counter" else 1.0, metric.kind == "counter"

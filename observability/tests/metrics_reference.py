@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ROW = re.compile(r"\| `((?:patio:|patio_operator_|process_)\w+)` \| (gauge|counter|histogram) \|([^|]*)\|")
 PART = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -28,7 +29,7 @@ def metrics() -> dict[str, Metric]:
     section = ""
     for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
         section = line if line.startswith("## ") else section
-        if row := re.match(r"\| `(patio(?::|_operator_)\w+)` \| (gauge|counter|histogram) \|([^|]*)\|", line):
+        if row := ROW.match(line):
             of_the_engine = section == "## The vocabulary"
             labels = () if of_the_engine else tuple(re.findall(r"`(\w+)`", row[3]))
             found[row[1]] = Metric(row[2], of_the_engine, labels)

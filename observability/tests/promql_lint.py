@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from metrics_reference import EXTERNAL, PART, kind_of, metrics
 
 NAME = re.compile(
-    r"(?<![\w:$])(?:(?:patio|vllm|sglang):\w+|patio_operator_\w+|container_\w+|kube_\w+|DCGM_\w+|ALERTS)\b"
+    r"(?<![\w:$])(?:(?:patio|vllm|sglang):\w+|patio_operator_\w+|process_\w+|container_\w+|kube_\w+|DCGM_\w+|ALERTS)\b"
 )
 LABEL = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*\"((?:[^\"\\]|\\.)*)\"")
 

@@ -32,6 +32,7 @@ def test_without_its_namespace_or_its_name_it_does_not_start(name: str) -> None:
         ("PATIO_LINGER_SECONDS", "-1"),
         ("PATIO_LINGER_SECONDS", "inf"),
         ("PATIO_WEBHOOK_PORT", "70000"),
+        ("PATIO_METRICS_PORT", "0"),
     ],
 )
 def test_malformed_value_is_named(name: str, value: str) -> None:
@@ -49,3 +50,14 @@ def test_namespaces_of_upstreams_controller_can_be_set() -> None:
     variables = NEEDED | {"PATIO_UPSTREAM_NAMESPACES": "one, two"}
     assert Settings.from_environment(variables).upstream_namespaces == ("one", "two")
     assert Settings.from_environment(NEEDED | {"PATIO_UPSTREAM_NAMESPACES": ""}).upstream_namespaces == ()
+
+
+def test_metrics_have_no_port_of_their_own_unless_it_is_set() -> None:
+    assert Settings.from_environment(NEEDED).metrics_port == 0
+    assert Settings.from_environment(NEEDED | {"PATIO_METRICS_PORT": "8443"}).metrics_port == 8443
+
+
+@pytest.mark.parametrize("port", ["8080", "9443"])
+def test_port_that_another_server_has_is_named(port: str) -> None:
+    with pytest.raises(SettingsError, match="give a port that no other of PATIO_WEBHOOK_PORT"):
+        Settings.from_environment(NEEDED | {"PATIO_METRICS_PORT": port})

@@ -70,7 +70,10 @@ CONDITIONS = {
     "$confined": "`watchNamespaces` is set",
     'eq (include "patio.mode" .) "auto"': "`groups.mode` is `auto`",
     "not .Values.webhook.certManager.enabled": "`webhook.certManager.enabled` is false",
-    ".Values.adapters.secrets.namespaces": "`adapters.secrets.namespaces` is set",
+    "or .Values.adapters.secrets.namespaces .Values.operator.metrics.secure": (
+        "`adapters.secrets.namespaces` is set, or `operator.metrics.secure` is true"
+    ),
+    ".Values.operator.metrics.secure": "`operator.metrics.secure` is true",
     'ne . "*"': "the list does not have `*`",
     "or $confined (not $manage)": "`watchNamespaces` is set, or `groups.mode` is `observe` or `off`",
 }
@@ -250,6 +253,11 @@ def _roles(text: str) -> list[Role]:
             rule_comment = plain(_inline(" ".join(comment))) if comment else rule_comment
             own = tuple(condition for condition in conditions if condition)
             found[-1].rules.append(Rule(rule_comment, own, _list(stripped.removeprefix("- apiGroups: "))))
+            comment = []
+        elif stripped.startswith("- nonResourceURLs: ") and found:
+            urls = _list(stripped.removeprefix("- nonResourceURLs: "))
+            own = tuple(condition for condition in conditions if condition)
+            found[-1].rules.append(Rule(plain(_inline(" ".join(comment))), own, "-", f"URL {urls}"))
             comment = []
         elif found and found[-1].rules and (match := re.match(r"(resources|verbs|resourceNames): (.*)", stripped)):
             attribute = {"resources": "resources", "verbs": "verbs", "resourceNames": "names"}[match[1]]

@@ -9,8 +9,9 @@ from scripts.reference.markdown import code, page, plain, table
 
 INTRODUCTION = """\
 The sidecar serves its metrics at `/metrics` on port 9091 of every engine pod. The operator serves its own at
-`/metrics` on port 8080. [Metrics](../concepts/metrics.md) explains what they mean, and [Scrape
-metrics](../tasks/scrape.md) how Prometheus gets them."""
+`/metrics` on port 8080, or by HTTPS on port 8443 with `operator.metrics.secure`. [Metrics](../concepts/metrics.md) and
+[Operator](../concepts/operator.md#metrics) explain what they mean, and [Scrape metrics](../tasks/scrape.md) how
+Prometheus gets them."""
 
 STANDARD = """\
 ## The vocabulary

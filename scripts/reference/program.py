@@ -174,7 +174,11 @@ def sidecar_metrics() -> list[Metric]:
 
 def operator_metrics() -> list[Metric]:
     """Return the families of the operator."""
-    return _families(Metrics().registry)
+    metrics = Metrics()
+    of_objects = [family for gauges in metrics.objects for family in gauges.families]
+    return _families(metrics.registry) + [
+        Metric(family.name, "gauge", family.labels, family.help) for family in of_objects
+    ]
 
 
 def package_folders() -> dict[str, Path]:

@@ -81,6 +81,7 @@ FREE = {
     "nodeSelector",
     "affinity",
     "dnsConfig",
+    "tlsConfig",
     "labels",
     "annotations",
     "matchLabels",

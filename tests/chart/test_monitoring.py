@@ -177,6 +177,87 @@ def test_annotations_name_the_operators_port(render: Render) -> None:
     }
 
 
+SECURE = "operator.metrics.secure=true"
+
+
+def port_named(objects: list[Object], name: str) -> Object:
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (port,) = [one for one in container["ports"] if one["name"] == name]
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    return {**port, "variables": variables}
+
+
+def test_secured_metrics_have_a_port_of_their_own(rendered: list[Object], render: Render) -> None:
+    objects = render(SECURE, "operator.metrics.port=8444", "monitoring.annotations=true", "networkPolicy.enabled=true",
+        "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus")  # fmt: skip
+    port = port_named(objects, "metrics")
+    assert (port["containerPort"], port["variables"]["PATIO_METRICS_PORT"]) == (8444, "8444")
+    annotations = only(objects, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert (annotations["prometheus.io/port"], annotations["prometheus.io/scheme"]) == ("8444", "https")
+    (service,) = [one for one in of_kind(objects, "Service") if one["metadata"]["name"] == "patio-operator"]
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 8443, "targetPort": "metrics"}]
+    policy = only(objects, "NetworkPolicy")["spec"]
+    assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == ["webhook", "metrics"]
+    assert "PATIO_METRICS_PORT" not in port_named(rendered, "http")["variables"]
+
+
+@pytest.mark.parametrize("manager", [False, True])
+def test_service_monitor_of_secured_metrics_proves_itself(render: Render, manager: bool) -> None:
+    objects = render(*on("serviceMonitor"), SECURE, f"webhook.certManager.enabled={str(manager).lower()}")
+    (endpoint,) = only(objects, "ServiceMonitor")["spec"]["endpoints"]
+    secret = "patio-webhook-certificate" if manager else "patio-webhook-tls"
+    assert (endpoint["port"], endpoint["scheme"]) == ("metrics", "https")
+    assert endpoint["bearerTokenFile"] == "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    assert endpoint["tlsConfig"] == {
+        "ca": {"secret": {"name": secret, "key": "ca.crt"}},
+        "serverName": f"patio-webhook.{NAMESPACE}.svc",
+    }
+    if manager:
+        (certificate,) = [one for one in of_kind(objects, "Certificate") if one["spec"]["secretName"] == secret]
+        assert endpoint["tlsConfig"]["serverName"] in certificate["spec"]["dnsNames"]
+
+
+def test_service_monitor_may_have_a_token_and_ca_of_its_own(helm: Helm, render: Render) -> None:
+    at = "monitoring.serviceMonitor"
+    token = (f"{at}.tokenSecret.name=scraper", f"{at}.tokenSecret.key=token")
+    elsewhere = (*on("serviceMonitor"), SECURE, *token, f"{at}.namespace=monitoring")
+    assert "set monitoring.serviceMonitor.tlsConfig" in helm("template", *(f"--set={one}" for one in elsewhere)).stderr
+    objects = render(*elsewhere, f"{at}.tlsConfig.insecureSkipVerify=true")
+    (endpoint,) = only(objects, "ServiceMonitor")["spec"]["endpoints"]
+    credentials = {"name": "scraper", "key": "token"}
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": credentials}
+    assert endpoint["tlsConfig"] == {"insecureSkipVerify": True}
+    assert "bearerTokenFile" not in endpoint
+    without = (*on("serviceMonitor"), SECURE, f"{at}.bearerTokenFile=")
+    assert "needs bearerTokenFile or tokenSecret" in helm("template", *(f"--set={one}" for one in without)).stderr
+
+
+def test_plain_metrics_need_nothing_of_a_service_monitor(render: Render) -> None:
+    (endpoint,) = only(render(*on("serviceMonitor")), "ServiceMonitor")["spec"]["endpoints"]
+    assert not endpoint.keys() & {"scheme", "bearerTokenFile", "authorization", "tlsConfig"}
+
+
+def test_rights_for_secured_metrics_are_there_only_with_them(rendered: list[Object], render: Render) -> None:
+    reader = "operator.metrics.readers[0]"
+    objects = render(SECURE, f"{reader}.namespace=monitoring", f"{reader}.name=prometheus")
+
+    def reviewed(objects: list[Object]) -> list[str]:
+        roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+        rules = roles["patio-operator"]["rules"]
+        return [name for rule in rules for name in rule["resources"] if name.endswith("reviews")]
+
+    def bound(objects: list[Object]) -> list[Object]:
+        bindings = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRoleBinding")}
+        return list(bindings.get("patio-metrics-reader", {}).get("subjects", []))
+
+    assert (reviewed(rendered), reviewed(objects)) == ([], ["tokenreviews", "subjectaccessreviews"])
+    roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+    assert roles["patio-metrics-reader"]["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    assert bound(objects) == [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}]
+    assert bound(render(SECURE)) == []
+    assert not [one for one in rendered if one["metadata"]["name"] == "patio-metrics-reader"]
+
+
 def rules_of(objects: list[Object]) -> list[Object]:
     return [rule for group in only(objects, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
 

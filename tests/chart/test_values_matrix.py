@@ -46,6 +46,11 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "downloads in a claim": ("sidecar.downloadVolume.persistentVolumeClaim=adapters",),
     "downloads on the node": ("sidecar.downloadVolume.hostPath=/var/cache/patio", "sidecar.downloadLimit="),
     "only the operator": ("profile.create=false", "serviceAccount.create=false", "rbac.create=false"),
+    "secured metrics": (
+        "operator.metrics.secure=true",
+        "operator.metrics.readers[0].namespace=monitoring",
+        "operator.metrics.readers[0].name=prometheus",
+    ),
     "closed network": ("networkPolicy.enabled=true", "networkPolicy.egress.enabled=true"),
 }
 OF_OTHERS = (

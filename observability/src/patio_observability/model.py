@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-METRIC = re.compile(r"(?<![\w:])(?:patio:\w+|patio_operator_\w+|(?:container|kube)_\w+|DCGM_\w+|ALERTS)(?=\{)")
+METRIC = re.compile(r"(?<![\w:])(?:patio:\w+|patio_operator_\w+|(?:container|kube|process)_\w+|DCGM_\w+|ALERTS)(?=\{)")
 
 
 class Kind(StrEnum):

@@ -42,6 +42,16 @@ def operator(name: str, *matchers: str) -> str:
     return _series(f"patio_operator_{name}", OPERATOR, matchers)
 
 
+def of_operator(expression: str) -> str:
+    """Return the series of the processes among some that are operators: other programs have the same names."""
+    return f"{expression} and on (cluster, namespace, pod) {operator('leader')}"
+
+
+def process(name: str) -> str:
+    """Return the series of one of the families that every process can have, from the operator's namespace."""
+    return _series(f"process_{name}", OPERATOR, ())
+
+
 def external(name: str, *matchers: str) -> str:
     """Return the series of a container metric that Patio does not make."""
     return _series(name, CONTAINERS, matchers)

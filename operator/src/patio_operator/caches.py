@@ -46,14 +46,16 @@ class Caches:
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps everything up to date, until cancelled."""
-        return [informer.run() for informer in self._all()]
+        return [informer.run() for informer in self.informers]
 
     def retry_now(self) -> None:
         """Have no watch that is lost wait any longer before it tries again."""
-        for informer in self._all():
+        for informer in self.informers:
             informer.retry_now()
 
-    def _all(self) -> tuple[Informer[Any], ...]:
+    @property
+    def informers(self) -> tuple[Informer[Any], ...]:
+        """All that are watched."""
         always = (self.pods, self.adapters, self.services, self.profiles)
         of_groups = (self.groups, self.group_pods, self.stateful_sets)
         return (*always, *of_groups) if self._with_groups else always
@@ -61,4 +63,4 @@ class Caches:
     @property
     def complete(self) -> bool:
         """Whether every watch is there."""
-        return all(informer.synced for informer in self._all())
+        return all(informer.synced for informer in self.informers)

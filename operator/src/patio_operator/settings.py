@@ -56,6 +56,10 @@ class Settings:
     """The only namespaces that the operator works in; empty: all."""
     webhook_port: int = 9443
     health_port: int = 8080
+    """Of probes, and of the metrics unless they have a port of their own."""
+    metrics_port: int = 0
+    """Where the metrics are served by HTTPS to whom the API server lets read them; 0: at the health port, to
+    everyone."""
     log_level: str = "INFO"
 
     @classmethod
@@ -83,6 +87,17 @@ class Settings:
                 f"PATIO_CERTIFICATE_RENEW_HOURS is {renew_hours:g}: give more than 0 and at most half of "
                 f"PATIO_CERTIFICATE_HOURS, which is {hours:g}."
             )
+        ports = {
+            name: _port(environment, name, default)
+            for name, default in (
+                ("PATIO_WEBHOOK_PORT", cls.webhook_port),
+                ("PATIO_HEALTH_PORT", cls.health_port),
+                ("PATIO_METRICS_PORT", cls.metrics_port),
+            )
+        }
+        for name, port in ports.items():
+            if list(ports.values()).count(port) > 1:
+                raise SettingsError(f"{name} is {port}: give a port that no other of {', '.join(ports)} has.")
         log_level = environment.get("PATIO_LOG_LEVEL", cls.log_level).upper()
         if log_level not in LOG_LEVELS:
             raise SettingsError(f"PATIO_LOG_LEVEL is {log_level!r}: give one of {', '.join(LOG_LEVELS)}.")
@@ -104,8 +119,9 @@ class Settings:
             secret_namespaces=_names(environment, "PATIO_SECRET_NAMESPACES", ()),
             ask_loopback=environment.get("PATIO_ASK_LOOPBACK") == "true",
             watch_namespaces=_names(environment, "PATIO_WATCH_NAMESPACES", ()),
-            webhook_port=_port(environment, "PATIO_WEBHOOK_PORT", cls.webhook_port),
-            health_port=_port(environment, "PATIO_HEALTH_PORT", cls.health_port),
+            webhook_port=ports["PATIO_WEBHOOK_PORT"],
+            health_port=ports["PATIO_HEALTH_PORT"],
+            metrics_port=ports["PATIO_METRICS_PORT"],
             log_level=log_level,
         )
 

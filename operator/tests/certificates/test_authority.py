@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from patio_operator.certificates.authority import Bundle, Periods, decode, encode, first, improved, restored
+from patio_operator.certificates.authority import Bundle, Ends, Periods, decode, encode, ends, first, improved, restored
 from patio_testing.operator.builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc", "patio-webhook.patio-system.svc.cluster.local")
@@ -167,3 +167,17 @@ def test_secret_round_trips_and_broken_one_gives_nothing() -> None:
     assert decode({**data, "tls.key": base64.b64encode(unsupported).decode()}) is None, "a kind that nobody knows"
     without = decode({name: value for name, value in data.items() if name != "ca.key"})
     assert without == without_key(bundle), "how a new CA is asked for"
+
+
+def test_ends_are_those_of_certificate_and_signing_ca() -> None:
+    periods = Periods()
+    old = first(NAMES, NOW, periods)
+    assert ends(old.certificate, old.trusted) == Ends(NOW + periods.lifetime, NOW + periods.ca_lifetime)
+    later = NOW + timedelta(days=10)
+    new = first(NAMES, later, periods)
+    assert ends(old.certificate, new.trusted + old.trusted).ca == NOW + periods.ca_lifetime
+    assert ends(old.certificate, new.trusted).ca == later + periods.ca_lifetime, "no trusted CA signed it itself"
+    assert ends(old.certificate + new.trusted, old.trusted).serving == NOW + periods.lifetime
+    for certificate, trusted in ((b"", old.trusted), (old.certificate, b"")):
+        with pytest.raises(ValueError, match="PEM"):
+            ends(certificate, trusted)

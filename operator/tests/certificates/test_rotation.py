@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from patio_operator.certificates.authority import Bundle, Periods, first, improved
+from patio_operator.certificates.authority import Bundle, Ends, Periods, first, improved
 from patio_operator.certificates.rotation import CertificateError, MountedCertificate, client_configs, refresh_once
 from patio_operator.kube.resources import MUTATING_WEBHOOK_CONFIGURATION, Resource
 from patio_testing.operator.builders import NOW
@@ -105,3 +105,19 @@ def test_crd_conversion_gets_the_ca_bundle_unless_upstreams(service: str, paths:
     body = {"spec": {"conversion": {"strategy": "Webhook", "webhook": calls(service)}}}
     assert [path for path, _ in client_configs(CRD, body, "patio-system", "patio-webhook")] == paths
     assert not list(client_configs(CRD, {"spec": {"conversion": {"strategy": "None"}}}, "patio-system", service))
+
+
+async def test_ends_follow_the_files_and_need_no_readable_ca(tmp_path: Path) -> None:
+    periods = Periods()
+    write(tmp_path, first(NAMES, NOW, periods))
+    mounted = MountedCertificate(tmp_path, teller([]))
+    assert mounted.ends is None
+    assert await refresh_once(mounted) is None
+    assert mounted.ends == Ends(NOW + periods.lifetime, NOW + periods.ca_lifetime)
+    later = NOW + timedelta(days=10)
+    write(tmp_path, first(NAMES, later, periods))
+    assert await refresh_once(mounted) is None
+    assert mounted.ends == Ends(later + periods.lifetime, later + periods.ca_lifetime)
+    write(tmp_path, replace(first(NAMES, later, periods), authorities=(b"none",)))
+    assert await refresh_once(mounted) is None, "what is served stays"
+    assert mounted.ends is None

@@ -16,6 +16,7 @@ from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, Gro
 from patio_operator.kube.client import KubeClient
 from patio_operator.kube.resources import FIELD_MANAGER
 from patio_operator.runtime.workqueue import Key, WorkQueue
+from patio_operator.telemetry.object_gauges import ObjectState
 from patio_testing.operator.group_simulator import leader_worker
 from patio_testing.operator.memory_api import (
     GROUPS,
@@ -299,3 +300,29 @@ async def test_group_nested_deeply_is_rejected_with_a_message() -> None:
         await running.settled()
         (ready,) = api.objects[f"{GROUPS}/odd"]["status"]["conditions"]
         assert (ready["reason"], "nested too deeply" in ready["message"]) == ("InvalidSpec", True)
+
+
+async def test_status_of_each_group_is_told_until_it_is_gone() -> None:
+    told: dict[tuple[str, str], ObjectState | None] = {}
+    api = MemoryApi()
+    async with operator(api) as one:
+        one.reconciler.on_status = lambda namespace, name, state: told.update({(namespace, name): state})
+        api.put(GROUPS, group("g", role(), leader_worker()))
+        api.put(GROUPS, group("odd") | {"spec": {"roles": [{"name": "w", "replicas": "many"}]}})
+        await until("both are told", lambda: len(told) == 2, lambda: told)
+        await one.settled()
+        assert told["team", "g"] == ObjectState("False", "RoleNotReady", (2, 0))
+        assert told["team", "odd"] == ObjectState("False", "InvalidSpec", (1, 0))
+        api.remove(f"{GROUPS}/g")
+        await until("it is gone", lambda: told["team", "g"] is None, lambda: told)
+
+
+async def test_groups_of_upstream_are_not_told() -> None:
+    told: list[str] = []
+    api = MemoryApi()
+    async with operator(api, observing=True) as one:
+        one.reconciler.on_status = lambda namespace, name, state: told.append(name)
+        api.put(GROUPS, group("g", role()))
+        await until("a pass", lambda: one.passes)
+        await one.settled()
+        assert told == []

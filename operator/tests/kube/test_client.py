@@ -66,6 +66,41 @@ async def test_fewer_objects_are_asked_for_where_a_page_is_too_large(monkeypatch
     assert (limits[0], min(limits)) == (cluster_api.PAGE, 1)
 
 
+async def test_each_request_is_observed_with_its_verb_and_status(unreachable: KubeClient) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def observe(verb: str, status: int, seconds: float) -> None:
+        assert seconds > 0
+        seen.append((verb, status))
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "DELETE":
+            return web.json_response({"message": "no"}, status=403)
+        return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
+
+    async with answering(answer) as cluster:
+        cluster.observe = observe
+        await cluster.get(POD, "p", "team")
+        await cluster.list_all(POD)
+        await cluster.create(POD, {}, "team")
+        await cluster.merge(POD, "p", "team", {})
+        await cluster.apply(POD, {"metadata": {"name": "p", "namespace": "team"}})
+        with pytest.raises(InvalidError):
+            await cluster.delete(POD, "p", "team")
+        async for _ in cluster.watch(POD, "1"):
+            pass
+    assert seen == [
+        ("get", 200), ("list", 200), ("create", 200), ("patch", 200), ("apply", 200), ("delete", 403), ("watch", 200)
+    ]  # fmt: skip
+    seen.clear()
+    unreachable.observe = observe
+    with pytest.raises(RetryableApiError):
+        await unreachable.get(POD, "p", "team")
+    with pytest.raises(RetryableApiError):
+        await anext(unreachable.watch(POD, "1"))
+    assert seen == [("get", 0), ("watch", 0)]
+
+
 async def test_answer_that_is_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_api, "MOST_BYTES", 10_000)
     async with answering(raw(json.dumps({"x": "y" * 10_000}))) as cluster:

@@ -231,13 +231,17 @@ async def test_expired_version_is_followed_by_a_new_list() -> None:
 async def test_while_it_is_lost_it_says_so_and_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_PAUSE", 0.01)
     api = ApiServer()
+    lost: list[str] = []
     async with watching(api) as (_, informer):
+        informer.on_lost = lambda resource: lost.append(resource.plural)
         await eventually("there", lambda: informer.synced, True)
+        assert not lost
         api.refuses = True
         api.end_the_watch()
         await eventually("lost", lambda: informer.synced, False)
         api.items, api.refuses = [adapter("a", 2)], False
         await eventually("back", lambda: (informer.synced, informer.all("team")), (True, ["a@2"]))
+        assert set(lost) == {"loraadapters"}
 
 
 async def test_object_that_cannot_be_decoded_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
+import pytest
+
 from patio_operator.loraadapters.bounded_transport import open_client
+from patio_operator.loraadapters.call_observer import ObservedTransport
 from patio_operator.loraadapters.dispatcher import AT_ONCE
 from patio_testing.deadline import DEADLINE
 
@@ -28,3 +32,24 @@ async def test_no_call_waits_for_a_place_in_the_pool() -> None:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
     server.close()
+
+
+async def test_orders_are_told_with_their_status() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "gone":
+            raise httpx.ConnectError("refused")
+        return httpx.Response(401)
+
+    transport = ObservedTransport(
+        httpx.MockTransport(handle), lambda call, status, seconds: calls.append((call, status))
+    )
+    async with httpx.AsyncClient(transport=transport) as http:
+        await http.post("http://pod/v1/load_lora_adapter")
+        await http.post("http://pod/v1/unload_lora_adapter")
+        await http.post("http://pod/v1/credentials/handshake")
+        await http.get("http://pod/metrics")
+        with pytest.raises(httpx.ConnectError):
+            await http.post("http://gone/v1/load_lora_adapter")
+    assert calls == [("load", 401), ("unload", 401), ("handshake", 401), ("load", 0)]

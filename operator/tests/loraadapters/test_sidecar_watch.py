@@ -17,7 +17,7 @@ from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.pods.engine_pod import EnginePod
 from patio_testing.deadline import DEADLINE
 from patio_testing.operator.builders import NOW, lora_adapter
-from patio_testing.operator.waiting import eventually
+from patio_testing.operator.waiting import eventually, until
 
 
 @asynccontextmanager
@@ -118,3 +118,41 @@ async def test_three_hundred_sidecars_are_watched_by_a_long_poll_each() -> None:
         for sidecar in fleet.sidecars.values():
             sidecar.load(load_request(lora_adapter()))
         await eventually("all know it", lambda: all(adapters(watch, pod) == ["sql"] for pod in pods), True)
+
+
+async def test_sidecars_are_counted_by_how_they_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "POLL_SECONDS", 0.05)
+    async with following(3) as (fleet, watch, pods, _):
+        assert watch.reached == {"unknown": 0, "reachable": 3, "unreachable": 0, "rejecting": 0}
+        fleet.kill(pods[0].ip or "")
+        await eventually("one is silent", lambda: (watch.reached["reachable"], watch.reached["unreachable"]), (2, 1))
+
+        async def no_list(*_: object) -> bytes:
+            return b"<html>"
+
+        monkeypatch.setattr(fleet.sidecars[pods[1].ip or ""], "adapters_after", no_list)
+        await eventually("one is another program", lambda: watch.reached["rejecting"], 1)
+        await fleet.start(pods[0].ip or "")
+        await eventually("one is back", lambda: (watch.reached["reachable"], watch.reached["unreachable"]), (2, 0))
+        watch.follow("team", pods[:2])
+        assert sum(watch.reached.values()) == 2
+        watch.follow("team", [])
+        assert set(watch.reached.values()) == {0}
+
+
+async def test_sidecars_are_not_counted_after_the_end() -> None:
+    async with following(2) as (_, watch, _, _):
+        pass
+    assert set(watch.reached.values()) == {0}
+
+
+async def test_polls_are_told_with_their_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "POLL_SECONDS", 0.05)
+    async with following(1) as (fleet, watch, (pod,), _):
+        calls: set[tuple[str, int]] = set()
+        watch.on_call = lambda call, status, seconds: calls.add((call, status))
+        await until("a long-poll", lambda: ("watch", 200) in calls, lambda: calls)
+        fleet.kill(pod.ip or "")
+        await until("no answer", lambda: ("list", 0) in calls, lambda: calls)
+        await fleet.start(pod.ip or "")
+        await until("the first answer", lambda: ("list", 200) in calls, lambda: calls)

@@ -12,6 +12,7 @@ from patio_operator import injection
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.profiles.reconciler import READ_IN_A_PASS, ProfileReconciler
+from patio_operator.telemetry.object_gauges import ObjectState
 from patio_testing.operator.memory_api import PODS, PROFILES, MemoryApi, connected, profile, serving
 from patio_testing.operator.waiting import until
 
@@ -152,3 +153,16 @@ async def test_nothing_is_kept_of_a_profile_that_is_gone() -> None:
         api.remove(f"{PROFILES}/patio")
         await passes(reconciler, now, api, 1)
         assert reconciler._kept == {}
+
+
+async def test_status_of_each_profile_is_told_until_it_is_gone() -> None:
+    told: list[tuple[str, ObjectState | None]] = []
+    api = fleet(3)
+    async with operator(api) as (reconciler, now):
+        reconciler.on_status = lambda name, state: told.append((name, state))
+        await passes(reconciler, now, api, 2)
+        assert told[-1] == ("patio", ObjectState("False", "Rolling", (0, 3)))
+        api.remove(f"{PROFILES}/patio")
+        now[0] += 5
+        await reconciler.reconcile(("patio",))
+        assert told[-1] == ("patio", None)

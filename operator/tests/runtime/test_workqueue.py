@@ -19,6 +19,18 @@ async def reached(condition: asyncio.Event) -> None:
         await condition.wait()
 
 
+@asynccontextmanager
+async def working(queue: WorkQueue, work: Work) -> AsyncIterator[None]:
+    """Run a queue meanwhile."""
+    task = asyncio.create_task(queue.run(work))
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_burst_of_wakes_is_worked_off_once() -> None:
     worked: list[Key] = []
     done = asyncio.Event()
@@ -254,3 +266,79 @@ async def test_work_that_waits_for_something_cancelled_ends_no_worker() -> None:
     queue = WorkQueue("test", lambda: [("cancelled",), ("other",)], workers=1)
     async with running(queue, work):
         await until("the other key is worked on", lambda: worked == ["other"])
+
+
+async def test_key_that_keeps_failing_grows_older_until_it_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "FIRST_PAUSE", 0.01)
+    failed, healthy, healed = asyncio.Semaphore(0), asyncio.Event(), asyncio.Event()
+    ages: list[float] = []
+
+    async def work(key: Key) -> None:
+        if key == ("good",):
+            return
+        if healthy.is_set():
+            healed.set()
+            return
+        ages.append(queue.oldest_seconds)
+        failed.release()
+        raise RuntimeError("not yet")
+
+    queue = WorkQueue("test")
+    async with working(queue, work), asyncio.timeout(DEADLINE):
+        assert (queue.oldest_seconds, queue.retries) == (0.0, 0)
+        queue.add(("bad",))
+        for _ in range(3):
+            queue.add(("good",))
+            await failed.acquire()
+        assert ages == sorted(ages)
+        assert ages[0] < ages[-1]
+        assert queue.retrying == 1
+        healthy.set()
+        await healed.wait()
+        await until("nothing is due", lambda: queue.oldest_seconds == 0.0)
+        assert queue.retrying == 0
+        assert queue.retries == len(ages)
+
+
+async def test_key_counts_as_waiting_until_a_worker_takes_it() -> None:
+    go = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        await go.wait()
+
+    queue = WorkQueue("test", workers=1)
+    async with working(queue, work):
+        for name in "abc":
+            queue.add((name,))
+        await until("two wait", lambda: queue.depth == 2)
+        await until("they grow older", lambda: queue.oldest_seconds > 0)
+        go.set()
+        await until("all are done", lambda: queue.depth == 0 and queue.oldest_seconds == 0)
+
+
+async def test_key_that_asks_for_a_later_pass_is_not_due_before() -> None:
+    passes = asyncio.Semaphore(0)
+
+    async def work(key: Key) -> float:
+        passes.release()
+        return 3600.0
+
+    queue = WorkQueue("test")
+    async with working(queue, work), asyncio.timeout(DEADLINE):
+        queue.add(("a",))
+        await passes.acquire()
+        await until("it is kept", lambda: queue.oldest_seconds == 0 and len(queue) == 1)
+
+
+async def test_queue_that_stops_has_nothing_due() -> None:
+    begun = asyncio.Event()
+
+    async def work(key: Key) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    queue = WorkQueue("test")
+    async with working(queue, work):
+        queue.add(("a",))
+        await reached(begun)
+    assert (queue.oldest_seconds, queue.depth, queue.retrying) == (0.0, 0, 0)

@@ -25,7 +25,7 @@ async def answer(cluster: KubeClient, new: Object, old: Object | None = None) ->
     request = {"uid": "7", "namespace": "team", "object": new, "oldObject": old}
     review = {"apiVersion": "admission.k8s.io/v1", "request": request}
     rivals_of = loraadapters.Rivals(cluster, Caches(cluster))
-    response: Object = (await loraadapters.answer(rivals_of, review))["response"]
+    response: Object = (await loraadapters.answer(rivals_of, review)).review["response"]
     assert response["uid"] == "7"
     return response
 
@@ -108,7 +108,7 @@ async def test_server_that_selects_by_no_field_is_not_asked_for_all() -> None:
         before = len(api.lists)
         request = {"uid": "7", "namespace": "team", "object": rival("second", "vllm")}
         review = {"apiVersion": "admission.k8s.io/v1", "request": request}
-        response = (await loraadapters.answer(loraadapters.Rivals(cluster, known), review))["response"]
+        response = (await loraadapters.answer(loraadapters.Rivals(cluster, known), review)).review["response"]
         assert not response["allowed"]
         assert len(api.lists) == before + 1
         for watch in watches:

@@ -22,7 +22,7 @@ def profile(*containers: Object, **metadata: Any) -> Object:
 async def answer(cluster: KubeClient, new: Object, old: Object | None = None) -> Object:
     request = {"uid": "7", "object": new, "oldObject": old}
     review = {"apiVersion": "admission.k8s.io/v1", "request": request}
-    response: Object = (await profiles.answer(cluster, "patio-system", review))["response"]
+    response: Object = (await profiles.answer(cluster, "patio-system", review)).review["response"]
     assert response["uid"] == "7"
     return response
 

@@ -50,8 +50,28 @@ class Webhook:
             text = await response.text()
             return response.status, json.loads(text) if response.content_type == "application/json" else text
 
-    def counted(self, name: str, **labels: str) -> float:
-        return self._telemetry.registry.get_sample_value(name, labels) or 0.0
+    def counted(self, webhook: str) -> dict[tuple[str, str], float]:
+        """What a webhook counted, by outcome and reason."""
+        return {
+            (labels["outcome"], labels["reason"]): value
+            for labels, value in self._samples("patio_operator_admissions_total")
+            if labels["webhook"] == webhook and value
+        }
+
+    def warnings(self, webhook: str) -> float:
+        name = "patio_operator_admission_warnings_total"
+        return next(value for labels, value in self._samples(name) if labels["webhook"] == webhook)
+
+    def series(self) -> set[tuple[str, ...]]:
+        return {tuple(labels.values()) for labels, _ in self._samples("patio_operator_admissions_total")}
+
+    def _samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        return [
+            (sample.labels, sample.value)
+            for family in self._telemetry.registry.collect()
+            for sample in family.samples
+            if sample.name == name
+        ]
 
 
 @pytest.fixture
@@ -143,16 +163,31 @@ async def test_each_review_is_counted_by_its_outcome(webhook: Webhook) -> None:
     assert (await webhook.post(server.PODS_PATH, review(asking())))[1]["response"]["allowed"]
     assert not (await webhook.post(server.PODS_PATH, review(asking("missing"))))[1]["response"]["allowed"]
     assert (await webhook.post(server.PODS_PATH, review(asking("broken"))))[0] == 500
-    admissions = "patio_operator_admissions_total"
-    assert [webhook.counted(admissions, outcome=outcome) for outcome in ("allowed", "rejected", "error")] == [1, 1, 1]
-    adapter = {"metadata": {"name": "a"}, "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {}}}}
+    pods = {("allowed", "injected"): 1, ("rejected", "profile_not_found"): 1, ("error", "api_error"): 1}
+    assert webhook.counted("pods") == pods
+    adapter = {
+        "metadata": {"name": "a"},
+        "spec": {"source": {"uri": "file:///a"}, "selector": {"matchLabels": {"app": "a"}}},
+    }
     await webhook.post(loraadapters.LORA_ADAPTERS_PATH, review(adapter))
     await webhook.post(profiles.PROFILES_PATH, review({"metadata": {"name": "p"}, "spec": {"updateStrategy": "X"}}))
     await webhook.post(CONVERSION_PATH, b"no JSON")
-    reviews = "patio_operator_reviews_total"
-    assert webhook.counted(reviews, kind="LoraAdapter", outcome="allowed") == 1
-    assert webhook.counted(reviews, kind="ClusterEngineRuntimeProfile", outcome="rejected") == 1
-    assert webhook.counted(reviews, kind="RoleBasedGroup", outcome="error") == 1
+    assert webhook.counted("loraadapters") == {("allowed", "not_compared"): 1}
+    assert webhook.counted("profiles") == {("rejected", "dry_run_failed"): 1}
+    assert webhook.counted("conversion") == {("error", "not_a_review"): 1}
+    assert webhook.warnings("loraadapters") == 1
+
+
+async def test_reasons_of_reviews_are_there_before_the_first(webhook: Webhook) -> None:
+    before = webhook.series()
+    assert before
+    await webhook.post(server.PODS_PATH, review(asking()))
+    await webhook.post(server.PODS_PATH, review({"metadata": {}, "spec": {"containers": []}}))
+    await webhook.post(server.PODS_PATH, review(asking("missing")))
+    await webhook.post(server.PODS_PATH, b"no JSON")
+    await webhook.post(server.PODS_PATH, b"x" * (server.PODS.longest + 1))
+    await webhook.post(CONVERSION_PATH, b"no JSON")
+    assert webhook.series() == before
 
 
 async def test_pod_with_a_hostile_command_is_answered(webhook: Webhook) -> None:
@@ -226,11 +261,11 @@ async def test_place_is_given_back_whatever_happens() -> None:
 
 async def test_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviewing, "ANSWER_SECONDS", 0.05)
-    outcomes: list[str] = []
+    outcomes: list[reviewing.Outcome] = []
 
-    async def never(_: Object) -> Object:
+    async def never(_: Object) -> reviewing.Decision:
         await asyncio.sleep(3600)
-        return {}
+        return reviewing.Decision({}, "unchanged")
 
     answer, limits = reviewing.deciding(never), reviewing.VALIDATIONS
     handle = reviewing.handler("a review", answer, limits, lambda outcome, _: outcomes.append(outcome))
@@ -246,7 +281,7 @@ async def test_answer_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
             assert response.status == 503
     finally:
         await runner.cleanup()
-    assert outcomes == ["error"]
+    assert outcomes == [reviewing.Outcome("error", "timeout")]
 
 
 def test_review_is_read_down_to_a_depth() -> None:

@@ -33,5 +33,8 @@ THRESHOLDS = (
     Threshold("rejectedAdmissions", 5, "Pods that the webhook rejects in 15 minutes."),
     Threshold("admissionSeconds", 1, "Seconds of an admission, p99."),
     Threshold("failedPasses", 0.2, "Share of passes of a reconciler that fail."),
+    Threshold("dueSeconds", 600, "Seconds for which an object is due and has no successful pass of its reconciler."),
+    Threshold("unreachableSidecars", 0.1, "Share of sidecars that do not answer the operator."),
+    Threshold("certificateDays", 14, "Days until the webhook's certificate or its CA ends."),
 )
 DEFAULTS = {threshold.name: threshold.default for threshold in THRESHOLDS}

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 WAITING = {
-    "PatioWebhookCertificateExpires": "patio_operator_certificate_expiry_timestamp_seconds",
-    "PatioReconcileStuck": "patio_operator_queue_oldest_seconds",
-    "PatioAdapterNotReady": "patio_operator_loraadapters",
-    "PatioGroupNotReady": "patio_operator_rolebasedgroups",
-    "PatioRolloutStopped": "patio_operator_profiles",
-    "PatioSidecarsUnreachable": "patio_operator_sidecars",
     "PatioDiskAlmostFull": "patio:download_disk_bytes",
     "PatioDrainCut": "patio:drains_total",
 }

@@ -136,6 +136,34 @@ def restored(bundle: Bundle, trusted: bytes) -> Bundle:
     return replace(bundle, authorities=(*bundle.authorities, *others))
 
 
+@dataclass(frozen=True)
+class Ends:
+    """When a serving certificate ends, and the CA that signed it."""
+
+    serving: datetime
+    ca: datetime
+
+
+def ends(certificate: bytes, trusted: bytes) -> Ends:
+    """Return when a certificate and its CA end.
+
+    Where no trusted CA signed it itself, as with an intermediate one between them, it is the CA that ends last: before
+    then the certificate may still be trusted.
+
+    Args:
+        certificate: PEM of the serving certificate, perhaps followed by others.
+        trusted: PEM of the trusted CAs.
+
+    Raises:
+        ValueError: one of them cannot be read, or there is no CA.
+
+    """
+    serving = x509.load_pem_x509_certificates(certificate)[0]
+    authorities = x509.load_pem_x509_certificates(trusted)
+    signers = [authority for authority in authorities if _is_signed_by(serving, authority)]
+    return Ends(serving.not_valid_after_utc, max(signer.not_valid_after_utc for signer in signers or authorities))
+
+
 def encode(bundle: Bundle) -> dict[str, str]:
     """Return the bundle as the data of a Secret."""
     data = {"ca.crt": bundle.trusted, "ca.key": bundle.ca_key, "tls.crt": bundle.certificate, "tls.key": bundle.key}

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from patio_operator.api import labels
 from patio_operator.certificates import authority, crd_bundle
-from patio_operator.certificates.authority import Bundle, Periods
+from patio_operator.certificates.authority import Bundle, Ends, Periods
 from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
 from patio_operator.kube.resources import Resource
 from patio_operator.kube.shared_secret import Decision, ensure_shared_secret
@@ -39,6 +39,8 @@ class ServingCertificate(Protocol):
 
     context: ssl.SSLContext
     check_seconds: float
+    ends: Ends | None
+    """When what is served ends; None before there is something."""
 
     async def refresh(self) -> None:
         """Make one pass.
@@ -71,6 +73,7 @@ class SharedCertificate:
         self._configurations = configurations
         self._names = (f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local")
         self._loaded: Bundle | None = None
+        self.ends: Ends | None = None
         self.check_seconds = periods.check.total_seconds()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
@@ -89,6 +92,7 @@ class SharedCertificate:
         if bundle != self._loaded:
             _load(self.context, bundle.certificate, bundle.key)
             self._loaded = bundle
+            self.ends = authority.ends(bundle.certificate, bundle.trusted)
         for kind, body in configurations:
             await self._trust(kind, body, bundle.trusted)
         await crd_bundle.correct(self._client, self._service, self._namespace, bundle.trusted)
@@ -145,6 +149,8 @@ class MountedCertificate:
         self._folder = folder
         self._tell_crd = tell_crd
         self._loaded: list[bytes] = []
+        self._trusted = b""
+        self.ends: Ends | None = None
         self.check_seconds = FILES_CHECK_SECONDS
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
@@ -161,8 +167,18 @@ class MountedCertificate:
                 log.info("webhook certificate loaded from %s", self._folder)
         except (OSError, ssl.SSLError) as error:
             raise CertificateError(f"no certificate in {self._folder}: {error}") from error
-        self._loaded = pair
+        if pair != self._loaded or ca != self._trusted:
+            self.ends = _ends(pair[0], ca)
+        self._loaded, self._trusted = pair, ca
         return ca
+
+
+def _ends(certificate: bytes, ca: bytes) -> Ends | None:
+    try:
+        return authority.ends(certificate, ca)
+    except ValueError as error:
+        log.warning("the end of the webhook certificate or of its CA is not known: %s", error)
+        return None
 
 
 def client_configs(

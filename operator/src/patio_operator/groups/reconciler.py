@@ -56,6 +56,8 @@ from patio_operator.kube.resources import (
     Resource,
 )
 from patio_operator.runtime.workqueue import Key
+from patio_operator.telemetry import statuses
+from patio_operator.telemetry.object_gauges import ObjectState
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,9 @@ PODS_IN_A_PASS = 100
 EVENTS_IN_A_PASS = 20
 
 T = TypeVar("T")
+
+OnStatus = Callable[[str, str, ObjectState | None], None]
+"""Takes namespace and name of a group, and what its status says; None: there is no such group."""
 
 
 class _RejectedError(Exception):
@@ -121,6 +126,8 @@ class GroupReconciler:
         self._observing = observing
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
+        self.on_status: OnStatus = lambda namespace, name, state: None
+        """Is called with what the status of a group says, and when there is no such group any more."""
 
     def groups_with(self, profile: str) -> list[Key]:
         """Return the groups that named a profile at their last pass."""
@@ -137,7 +144,7 @@ class GroupReconciler:
         if self._groups.synced_in(namespace):
             cached = self._groups.get(name, namespace)
             if cached is None:
-                self._kept.pop(key, None)
+                self._forget(key)
                 return None
             if observing and not cached.handed_over:
                 return None
@@ -148,7 +155,7 @@ class GroupReconciler:
         try:
             body = await self._client.get(ROLE_BASED_GROUP, name, namespace)
         except NotFoundError:
-            self._kept.pop(key, None)
+            self._forget(key)
             return None
         except UnreadableError as error:
             await events.record(self._client, _reference(key), "Warning", "Unreadable", error.message)
@@ -163,6 +170,11 @@ class GroupReconciler:
         finally:
             # A pass that takes long, as behind an API server that is slow, counts as the passes it could have been.
             kept.passes -= max(0.0, (self._clock() - started) / PASS_SECONDS - 1.0)
+
+    def _forget(self, key: Key) -> None:
+        self._kept.pop(key, None)
+        namespace, name = key
+        self.on_status(namespace, name, None)
 
     def _wait(self, kept: _Kept) -> float:
         """Return the seconds until a pass may be made; count it when it may be made now."""
@@ -355,6 +367,9 @@ class GroupReconciler:
 
     async def _write_status(self, body: Object, after: Object) -> bool:
         """Write a status if it changed; return whether it did."""
+        self.on_status(
+            body["metadata"]["namespace"], body["metadata"]["name"], statuses.of_group(body.get("spec") or {}, after)
+        )
         if after == (body.get("status") or {}):
             return False
         metadata = body["metadata"]

@@ -41,6 +41,7 @@ class Groups:
 
     async def act(self) -> None:
         """Do the leader's work until cancelled."""
+        self.metrics.groups.clear()  # every group gets a pass now
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.queue.run(self.metrics.measured("RoleBasedGroup", self.reconciler.reconcile)))
             tasks.create_task(self._record_mode(), name="mode")
@@ -48,6 +49,8 @@ class Groups:
     def on_mode(self) -> None:
         """Take in that groups are now, or are no longer, upstream's."""
         self.metrics.observing.set(self.observing)
+        if self.observing:
+            self.metrics.groups.clear()  # they are not Patio's
         self.mode_changed.set()
         self.queue.add_all()
 
@@ -90,4 +93,6 @@ def wire(
     event_handlers.register(queue, groups, members, profiles, reconciler.groups_with)
     feature = Groups(client, settings, metrics, detector, queue, reconciler)
     detector.start(feature.on_mode)
+    metrics.queues.register("RoleBasedGroup", queue)
+    reconciler.on_status = metrics.groups.put
     return feature

@@ -52,7 +52,7 @@ def inject(
         return Injection(copy.deepcopy(dict(pod)))
     too_much = limits.excess(pod)
     if too_much is not None:
-        return PodRejection(limits.shortened(too_much, limits.MESSAGE))
+        return PodRejection(limits.shortened(too_much, limits.MESSAGE), "too_large")
     injected: Pod = copy.deepcopy(dict(pod))
     try:
         own = _own(injected, _names(wanted))
@@ -61,7 +61,7 @@ def inject(
             return Injection(injected, (_left_alone(engines[0]),))
         warnings = _inject(injected, own, engines, wanted, adapters, access)
     except InjectionError as clash:
-        return PodRejection(limits.shortened(str(clash), limits.MESSAGE))
+        return PodRejection(limits.shortened(str(clash), limits.MESSAGE), "not_injectable")
     return Injection(injected, limits.few(warnings))
 
 

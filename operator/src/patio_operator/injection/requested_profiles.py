@@ -46,7 +46,8 @@ def runtimes_of(
         entries = read_runtimes(read_json(text))
         if isinstance(entries, str):
             return PodRejection(
-                f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}"
+                f"The pod's annotation {labels.ENGINE_RUNTIMES} is not a JSON list of engineRuntimes: {entries}",
+                "invalid_request",
             )
         requested += [
             RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers)
@@ -60,12 +61,14 @@ def runtimes_of(
     for ref in requested:
         if not is_name(ref.profile_name):
             return PodRejection(
-                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is not a valid name: correct it"
+                f"The pod asks for a profile {ref.profile_name[:64]!r}, which is not a valid name: correct it",
+                "invalid_request",
             )
         if refs.setdefault(ref.profile_name, ref) != ref:
             return PodRejection(
                 f"The pod asks for profile {ref.profile_name!r} twice, with different overrides: "
-                "merge the two entries of engineRuntimes into one"
+                "merge the two entries of engineRuntimes into one",
+                "invalid_request",
             )
     return tuple(refs.values())
 

@@ -56,6 +56,8 @@ class PodRejection:
     """Why the pod cannot be injected as it asked: a sentence that names both sides."""
 
     message: str
+    reason: str
+    """One word for the metrics."""
 
 
 class InjectionError(Exception):

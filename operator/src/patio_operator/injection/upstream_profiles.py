@@ -52,7 +52,7 @@ def runtimes_of_role(
         return ()
     entries = read_runtimes(role.get("engineRuntimes") or [])
     if isinstance(entries, str):
-        return PodRejection(f"engineRuntimes of role {role_name!r} cannot be read: {entries}")
+        return PodRejection(f"engineRuntimes of role {role_name!r} cannot be read: {entries}", "invalid_request")
     return tuple(
         RuntimeRef(entry.profile_name, entry.containers, entry.inject_containers, rendered=True) for entry in entries
     )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from patio_operator.kube.client import EVERYTHING, KubeClient, Object, Scope
-from patio_operator.kube.reflector import EventHandler, Reflector, Unreadable
+from patio_operator.kube.reflector import EventHandler, Lost, Reflector, Unreadable
 from patio_operator.kube.resources import Resource
 
 LISTED_AT_ONCE = 8
@@ -51,6 +51,11 @@ class Informer(Generic[T]):
         self._watches = {scope.namespace: Reflector(client, kind, decode, scope, lists) for scope in scopes}
         for watch in self._watches.values():
             watch.on_unreadable = self._note_unreadable
+            watch.on_lost = self._note_lost
+        self.kind = kind
+        """Whose objects are watched."""
+        self.on_lost: Lost = lambda kind: None
+        """Is called each time when a watch is lost and will be begun again."""
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is called with the objects that are ignored and logged."""
 
@@ -136,3 +141,6 @@ class Informer(Generic[T]):
 
     def _note_unreadable(self, kind: Resource, body: Object, why: str) -> None:
         self.on_unreadable(kind, body, why)
+
+    def _note_lost(self, kind: Resource) -> None:
+        self.on_lost(kind)

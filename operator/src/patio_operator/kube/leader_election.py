@@ -45,6 +45,13 @@ class LeaderElector:
         self._on_change = on_change
         self._seen: lease_rules.ObservedRecord | None = None
         self.leading = False
+        self.on_renewal_failure: Callable[[], None] = lambda: None
+        """Is called for each attempt to renew the Lease that the API server did not confirm."""
+
+    @property
+    def transitions(self) -> int | None:
+        """How often the Lease went to another replica, as it says itself; None before it was read."""
+        return None if self._seen is None else self._seen.record.transitions
 
     async def run(self, act: Callable[[], Awaitable[None]]) -> None:
         """Act whenever this replica leads, until cancelled. What `act` raises ends it."""
@@ -144,6 +151,7 @@ class LeaderElector:
                 log.info("lease %s was changed meanwhile, reading it again", self._name)
             except (ApiError, TimeoutError) as error:
                 log.warning("lease %s not renewed: %s", self._name, error or "no answer in time")
+                self.on_renewal_failure()
             await asyncio.sleep(0.5)
 
     async def _release(self) -> None:

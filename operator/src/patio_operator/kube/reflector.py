@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 EventHandler = Callable[[str, T | None, T | None], None]
 """Is called with a namespace, and what was there and what is there of one object; None: nothing."""
+Lost = Callable[[Resource], None]
 Unreadable = Callable[[Resource, Object, str], None]
 """Is called with the kind of an object that cannot be decoded, its body, of which metadata is there, and why."""
 
@@ -85,6 +86,8 @@ class Reflector(Generic[T]):
         self._last_error = ""
         self.on_unreadable: Unreadable = lambda kind, body, why: None
         """Is called with the objects that are ignored and logged."""
+        self.on_lost: Lost = lambda kind: None
+        """Is called each time when the watch is lost and will be begun again."""
         self.synced = False
         """Whether the watch is there, so that what is here is as it is in the API server."""
         self.problem = "the API server has not answered yet"
@@ -212,6 +215,7 @@ class Reflector(Generic[T]):
     async def _rest(self, error: Exception) -> None:
         """Wait after a failure; until a listing is asked for, at the longest."""
         self._failures += 1
+        self.on_lost(self._kind)
         pause, message = self._pause(), str(error)
         self.synced, self.problem = False, message
         status = error.status if isinstance(error, ApiError) else 0

@@ -30,6 +30,9 @@ CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
 SECRET = Resource("", "v1", "Secret", "secrets")
 EVENT = Resource("", "v1", "Event", "events")
 TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
+SUBJECT_ACCESS_REVIEW = Resource(
+    "authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False
+)
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 ENDPOINT_SLICE = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 CONTROLLER_REVISION = Resource("apps", "v1", "ControllerRevision", "controllerrevisions")

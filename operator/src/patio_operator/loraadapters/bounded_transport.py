@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from patio_operator.loraadapters.call_observer import Observe, ObservedTransport, nothing
+
 MOST_BYTES = 64 * 1024
 """Of one answer to an order or a handshake, which are a proof or the report of one adapter. The event loop stands still
 while an answer is decoded: with megabytes of empty lists, for seconds."""
 
 
-def open_client() -> httpx.AsyncClient:
-    """Return the client for orders and handshakes. Close it at the end.
+def open_client(observe: Observe = nothing) -> httpx.AsyncClient:
+    """Return the client for orders and handshakes, which tells of each call. Close it at the end.
 
     How many calls there are at once is limited by who calls (`dispatcher.AT_ONCE`), never by the pool: httpcore 1 keeps
     a connection that it gave to a waiting request just when that was given up, and never uses it. Orders are rare: kept
@@ -24,7 +26,7 @@ def open_client() -> httpx.AsyncClient:
     """
     # Sidecars are addressed by pod IP: a proxy of the environment is never on the way to them.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    transport = BoundedTransport(httpx.AsyncHTTPTransport(limits=limits, trust_env=False))
+    transport = ObservedTransport(BoundedTransport(httpx.AsyncHTTPTransport(limits=limits, trust_env=False)), observe)
     return httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
 
 

@@ -52,7 +52,12 @@ class SecretReader:
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what keeps the metadata up to date, until cancelled."""
-        return [watched.run() for watched in self._watched.values()]
+        return [watched.run() for watched in self.informers]
+
+    @property
+    def informers(self) -> tuple[Informer[tuple[str, str]], ...]:
+        """What watches Secrets: one for each namespace, or one for all."""
+        return tuple(self._watched.values())
 
     async def credentials(self, adapters: Iterable[LoraAdapter]) -> dict[str, Credentials | Condition]:
         """Say what there is for those LoraAdapters of one namespace that name a Secret, by their names."""

@@ -24,9 +24,11 @@ import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -83,8 +85,23 @@ _VANISHED = (
 )
 
 
+class Reach(StrEnum):
+    """How a sidecar that is followed answers."""
+
+    UNKNOWN = "unknown"
+    """It was not asked yet, or the operator cannot ask."""
+    REACHABLE = "reachable"
+    UNREACHABLE = "unreachable"
+    REJECTING = "rejecting"
+    """Something answers, but not with the sidecar's adapters."""
+
+
 class NoAnswerError(Exception):
     """A sidecar gave no answer that can be read."""
+
+    def __init__(self, message: str, reach: Reach = Reach.UNREACHABLE) -> None:
+        super().__init__(message)
+        self.reach = reach
 
 
 class LocalResourceError(Exception):
@@ -101,6 +118,8 @@ class _Followed:
     first_answers: asyncio.Future[None]
     """Done when the first answer came, or did not."""
     seen: Observation = UNOBSERVED
+    reach: Reach | None = Reach.UNKNOWN
+    """As what it is counted; None: it is not followed any more."""
     task: asyncio.Task[None] = field(init=False)
 
 
@@ -130,6 +149,14 @@ class SidecarWatch:
         self._rested: dict[str, float] = {}
         """By namespace, until when those rest whose answers took long to be read."""
         self._followed: dict[str, dict[str, _Followed]] = {}
+        self._reached: Counter[Reach] = Counter()
+        self.on_call: Callable[[str, int, float], None] = lambda call, status, seconds: None
+        """Is called with each call: list, or watch for a long-poll; the status of the answer, 0 for none; seconds."""
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """How many of the sidecars that are followed answer, by how they do."""
+        return {reach.value: self._reached[reach] for reach in Reach}
 
     def follow(self, namespace: str, pods: Iterable[EnginePod]) -> bool:
         """Follow exactly these pods of a namespace; return whether it is to be called again, after others' turn."""
@@ -144,6 +171,7 @@ class SidecarWatch:
                     return True
                 begun += 1
                 sidecar = followed[uid] = _Followed(url, asyncio.get_running_loop().create_future())
+                self._reached[Reach.UNKNOWN] += 1
                 sidecar.task = asyncio.create_task(self._poll(sidecar, pod), name=f"sidecar {namespace}/{pod.name}")
                 sidecar.task.add_done_callback(partial(self._ended, namespace, uid, sidecar))
         if not followed:
@@ -181,6 +209,7 @@ class SidecarWatch:
         problem = address_problem(pod.ip or "", loopback=self._ask_loopback)
         if problem is not None:
             log.warning("sidecar of %s/%s is not polled: %s", pod.namespace, pod.name, problem)
+            self._count(sidecar, Reach.UNREACHABLE)
             self._set(sidecar, pod, Observation(None, problem, unreachable_since=self._now()))
             return
         revision: str | None = None
@@ -205,6 +234,7 @@ class SidecarWatch:
                 revision = None
                 self._log_local_error(pod, error)
                 if sidecar.seen.unreachable_since is None:  # else it is known for worse, and stays so
+                    self._count(sidecar, Reach.UNKNOWN)
                     self._set(sidecar, pod, _not_asked(sidecar.seen, str(error)))
             except NoAnswerError as error:
                 failures += 1
@@ -214,11 +244,13 @@ class SidecarWatch:
                     problem = f"The sidecar at {sidecar.url} does not answer: {error}"
                     since = sidecar.seen.unreachable_since or self._now()
                     last = sidecar.seen.answer or sidecar.seen.last
+                    self._count(sidecar, error.reach)
                     self._set(sidecar, pod, Observation(None, problem, sidecar.seen.ever_answered, since, last))
             else:
                 failures = 0
                 quick = quick + 1 if came - polled_at < QUICK_SECONDS else 0
                 revision = answer.revision
+                self._count(sidecar, Reach.REACHABLE)
                 self._set(sidecar, pod, Observation(answer, ever_answered=True))
                 if quick > QUICK_ANSWERS:
                     pause = max(pause, exponential(QUICK_PAUSE, LONGEST_QUICK_PAUSE, quick - QUICK_ANSWERS))
@@ -249,16 +281,22 @@ class SidecarWatch:
         within = wait + ANSWER_SECONDS
         timeout = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
         get = self._session().get(f"{url}/v1/lora_adapters", params=query, timeout=timeout, allow_redirects=False)
+        status, began = 0, time.perf_counter()
         try:
             async with get as response:
+                status = response.status
                 if response.status != 200:
                     followed = ", and redirects are not followed" if 300 <= response.status < 400 else ""
-                    raise NoAnswerError(f"it answered {response.status}{followed}")
+                    raise NoAnswerError(f"it answered {response.status}{followed}", Reach.REJECTING)
                 if response.headers.get("Content-Encoding", "identity") != "identity":
-                    raise NoAnswerError("its answer is compressed, and the request does not allow that")
+                    raise NoAnswerError(
+                        "its answer is compressed, and the request does not allow that", Reach.REJECTING
+                    )
                 return await _limited(response.content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _cause(error, within) from error
+        finally:
+            self.on_call("watch" if revision else "list", status, time.perf_counter() - began)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -296,8 +334,16 @@ class SidecarWatch:
             sidecar.seen = seen
             self._on_change(pod.namespace)
 
-    @staticmethod
-    def _leave(sidecar: _Followed) -> None:
+    def _count(self, sidecar: _Followed, reach: Reach) -> None:
+        if sidecar.reach is not None:
+            self._reached[sidecar.reach] -= 1
+            self._reached[reach] += 1
+            sidecar.reach = reach
+
+    def _leave(self, sidecar: _Followed) -> None:
+        if sidecar.reach is not None:
+            self._reached[sidecar.reach] -= 1
+            sidecar.reach = None
         sidecar.task.cancel()
         if not sidecar.first_answers.done():
             sidecar.first_answers.set_result(None)
@@ -322,7 +368,7 @@ def _read(body: bytes) -> Answer:
     try:
         return read_answer(body)
     except ValueError:
-        raise NoAnswerError("its answer is not one of the sidecar's API") from None
+        raise NoAnswerError("its answer is not one of the sidecar's API", Reach.REJECTING) from None
 
 
 def _not_asked(before: Observation, message: str) -> Observation:
@@ -342,7 +388,7 @@ async def _limited(content: aiohttp.StreamReader) -> bytes:
     async for chunk in content.iter_any():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise NoAnswerError(f"its answer is longer than {MOST_BYTES} bytes")
+            raise NoAnswerError(f"its answer is longer than {MOST_BYTES} bytes", Reach.REJECTING)
     return bytes(body)
 
 

@@ -27,6 +27,7 @@ from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.runtime.workqueue import WorkQueue
 from patio_operator.security.token_reviews import TokenReviewer
 from patio_operator.settings import Settings
+from patio_operator.telemetry import statuses
 from patio_operator.telemetry.metrics import Metrics
 
 NAMESPACES_AT_ONCE = 16
@@ -82,6 +83,8 @@ def wire(
         "adapters", partial(event_handlers.existing_keys, pods, adapters, services), workers=NAMESPACES_AT_ONCE
     )
     event_handlers.register(queue, pods, adapters, services)
+    metrics.queues.register("LoraAdapter", queue)
+    adapters.add_event_handler(partial(_follow_status, metrics))
 
     def on_change(namespace: str) -> None:
         queue.add((namespace,))
@@ -92,6 +95,9 @@ def wire(
             on_change(namespace)
 
     secrets = SecretReader(watching_client, settings.secret_namespaces, on_secret)
+    watch = SidecarWatch(on_change, client.now, rng, ask_loopback=settings.ask_loopback)
+    watch.on_call = metrics.called
+    metrics.sidecars.read = lambda: watch.reached
     handshakes = Handshakes(TokenReviewer(client).review)
     dispatcher = Dispatcher(http, auth, secrets, handshakes, client.now, rng, on_change)
     reconciler = AdapterReconciler(
@@ -99,7 +105,7 @@ def wire(
         pods,
         adapters,
         secrets,
-        SidecarWatch(on_change, client.now, rng, ask_loopback=settings.ask_loopback),
+        watch,
         dispatcher,
         LabelWriter(client, pods, client.now, rng, on_change, dispatcher.in_progress),
         ServiceWriter(client, services, time.monotonic),
@@ -108,3 +114,10 @@ def wire(
         time.monotonic,
     )
     return LoraAdapters(queue, reconciler, secrets, metrics)
+
+
+def _follow_status(metrics: Metrics, namespace: str, before: CachedAdapter | None, after: CachedAdapter | None) -> None:
+    cached = after or before
+    assert cached is not None
+    state = None if after is None else partial(statuses.of_adapter, after.status.rest)
+    metrics.adapters.put(namespace, cached.adapter.metadata.name, state)

@@ -36,6 +36,8 @@ from patio_operator.profiles.planner.status import ACCEPTED
 from patio_operator.profiles.planner.workloads import Workload, decode, template_patch
 from patio_operator.profiles.validation import DryRunResult
 from patio_operator.runtime.workqueue import Key
+from patio_operator.telemetry import statuses
+from patio_operator.telemetry.object_gauges import ObjectState
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ READ_AT_ONCE = 4
 REMEMBERED_SECONDS = 120.0
 """After which a workload that waits or is held is read again."""
 NOT_FRESH_PAUSE = 1.0
+
+OnStatus = Callable[[str, ObjectState | None], None]
+"""Takes the name of a profile, and what its status says; None: there is no such profile."""
 
 
 @dataclass
@@ -81,6 +86,8 @@ class ProfileReconciler:
         self._namespace = namespace
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
+        self.on_status: OnStatus = lambda name, state: None
+        """Is called with what the status of a profile says, and when there is no such profile any more."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over a profile; return after how many seconds to look again, if it matters."""
@@ -101,6 +108,7 @@ class ProfileReconciler:
             body = await self._client.get(PROFILE, name)
         except NotFoundError:
             self._kept.pop(name, None)
+            self.on_status(name, None)
             return None
         body["status"] = before = body.get("status") or kept.written
         try:
@@ -226,9 +234,10 @@ class ProfileReconciler:
         await self._client.merge(ROLE_BASED_GROUP, group, ref.namespace, patch)
 
     async def _write_status(self, body: Object, before: Object, plan: planner.Plan, kept: _Kept) -> None:
+        name = body["metadata"]["name"]
+        self.on_status(name, statuses.of_profile(plan.status))
         if plan.status == before:
             return
-        name = body["metadata"]["name"]
         removed: Object = dict.fromkeys(before.keys() - plan.status.keys())
         try:
             await self._client.merge(PROFILE, name, None, {"status": {**removed, **plan.status}}, "status")

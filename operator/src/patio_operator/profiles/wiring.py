@@ -29,6 +29,7 @@ class Profiles:
 
     async def act(self) -> None:
         """Do the leader's work until cancelled."""
+        self.metrics.profiles.clear()  # every profile gets a pass now
         await self.queue.run(self.metrics.measured("ClusterEngineRuntimeProfile", self.reconciler.reconcile))
 
 
@@ -54,4 +55,6 @@ def wire(
     queue = WorkQueue("profile", partial(event_handlers.existing_keys, profiles), workers=PROFILES_AT_ONCE)
     event_handlers.register(queue, pods, profiles)
     reconciler = ProfileReconciler(client, pods, namespace, time.monotonic, observing)
+    metrics.queues.register("ClusterEngineRuntimeProfile", queue)
+    reconciler.on_status = partial(metrics.profiles.put, "")
     return Profiles(queue, reconciler, metrics)

@@ -69,6 +69,10 @@ class WorkQueue:
         self._at_work: set[Key] = set()
         self._once_more: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._due_since: dict[Key, float] = {}
+        """Since when a key has been due for a pass that succeeds, the longest first (seconds of the event loop)."""
+        self.retries = 0
+        """Passes that were made because the one before failed."""
         self._some = asyncio.Semaphore(0)
         self._running = False
 
@@ -80,6 +84,7 @@ class WorkQueue:
         elif key in self._at_work:
             self._once_more.add(key)
         elif key not in self._queued:
+            self._is_due(key)
             self._add_after(key, self._soon(key))
 
     def add_all(self) -> None:
@@ -90,6 +95,26 @@ class WorkQueue:
     def __len__(self) -> int:
         """Return how many keys something is kept of."""
         return len({*self._woken, *self._timers, *self._queued, *self._at_work, *self._failures})
+
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._queued)
+
+    @property
+    def retrying(self) -> int:
+        """Of how many keys the last pass failed."""
+        return len(self._failures)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the first of the keys has been due that had no successful pass since; 0 without one.
+
+        Failed passes and the pauses after them count, and so does a pass that is under way. A key that asked for a
+        later pass is due when that time has come.
+        """
+        since = next(iter(self._due_since.values()), None)
+        return 0.0 if since is None else max(0.0, asyncio.get_running_loop().time() - since)
 
     async def run(self, work: Work) -> None:
         """Make passes until cancelled, beginning with every key that there is; may be run again after that.
@@ -118,9 +143,20 @@ class WorkQueue:
             timer.cancel()
         if self._existing is None:
             self._woken |= dict.fromkeys([*self._timers, *self._queued, *self._at_work])
-        for kept in (self._timers, self._ready, self._queued, self._at_work, self._once_more, self._failures):
+        for kept in (
+            self._timers,
+            self._ready,
+            self._queued,
+            self._at_work,
+            self._once_more,
+            self._failures,
+            self._due_since,
+        ):
             kept.clear()
         self._some = asyncio.Semaphore(0)
+
+    def _is_due(self, key: Key) -> None:
+        self._due_since.setdefault(key, asyncio.get_running_loop().time())
 
     def _soon(self, key: Key) -> float:
         """Return the seconds that a woken key waits: some more while it fails, however often it is woken."""
@@ -138,6 +174,7 @@ class WorkQueue:
 
     def _is_ready(self, key: Key) -> None:
         del self._timers[key]
+        self._is_due(key)
         self._queued.add(key)
         self._ready.setdefault(key[0], deque()).append(key)
         self._some.release()
@@ -163,12 +200,14 @@ class WorkQueue:
                 self._at_work.discard(key)
             if key in self._once_more:
                 self._once_more.discard(key)
+                self._is_due(key)
                 requeue_after = self._soon(key)
             if requeue_after is not None:
                 self._add_after(key, max(requeue_after, SETTLE_SECONDS))
 
     async def _worked(self, key: Key, work: Work) -> float | None:
         """Make a pass over a key; return in how many seconds the next one is due, if one is."""
+        self.retries += key in self._failures
         try:
             async with asyncio.timeout(WORK_SECONDS):
                 requeue_after = await work(key)
@@ -190,6 +229,7 @@ class WorkQueue:
             )
             return pause
         self._failures.pop(key, None)
+        self._due_since.pop(key, None)
         return requeue_after
 
     async def _resync(self, existing: Callable[[], Iterable[Key]]) -> None:

@@ -50,6 +50,11 @@ class SigningKeyRotation:
         assert self._key is not None, "call keep() first"
         return self._key
 
+    @property
+    def current(self) -> SigningKey | None:
+        """The key to sign with; None before there is one."""
+        return self._key
+
     async def refresh(self) -> None:
         """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
         settings = self._settings

@@ -42,6 +42,7 @@ from patio_operator.loraadapters.planner.conflicts import (
     rivals,
 )
 from patio_operator.webhooks import reviewing
+from patio_operator.webhooks.reviewing import Decision
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,10 @@ def add_route(app: web.Application, client: KubeClient, caches: Caches) -> None:
     """Serve the reviews of LoraAdapters."""
     rivals_of = Rivals(client, caches)
 
-    async def validate(review: Object) -> Object:
+    async def validate(review: Object) -> Decision:
         return await answer(rivals_of, review)
 
-    reviewing.add_validation(app, LORA_ADAPTERS_PATH, LoraAdapter.kind, validate)
+    reviewing.add_validation(app, LORA_ADAPTERS_PATH, "loraadapters", LoraAdapter.kind, validate)
 
 
 class Rivals:
@@ -117,29 +118,31 @@ class Rivals:
             return []
 
 
-async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Object:
-    """Return the AdmissionReview that answers this one."""
+async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Decision:
+    """Decide an AdmissionReview."""
     request = review["request"]
     namespace, name = request["namespace"], request["object"]["metadata"].get("name", "")
     response: Object = {"allowed": True}
     if _is_too_open(request["object"], request.get("oldObject") or {}):
         status = _status(name, _ENDPOINT, NOT_IN_CLEAR, "FieldValueInvalid")
-        return _answered(review, {"allowed": False, "status": status})
+        return _decided(review, {"allowed": False, "status": status}, "endpoint_without_tls")
+    reason = "accepted"
     try:
         conflict = await _conflict(rivals_of, namespace, request["object"], request.get("oldObject") or {})
     except ApiError as error:
         log.warning("LoraAdapter not compared with others: %s/%s: %s", namespace, name, error.message)
-        conflict = None
+        conflict, reason = None, "not_compared"
         response["warnings"] = [f"the webhook could not compare the LoraAdapter with the others: {error.message}"[:256]]
     if conflict is not None:
         log.info("LoraAdapter rejected: %s/%s: %s", namespace, name, conflict.message)
         response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
-    return _answered(review, response)
+        reason = "name_taken"
+    return _decided(review, response, reason)
 
 
-def _answered(review: Mapping[str, Any], response: Object) -> Object:
+def _decided(review: Mapping[str, Any], response: Object, reason: str) -> Decision:
     response = {"uid": review["request"]["uid"], **response}
-    return {"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}
+    return Decision({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}, reason)
 
 
 def _is_too_open(body: Object, old: Object) -> bool:

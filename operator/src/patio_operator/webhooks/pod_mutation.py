@@ -20,6 +20,7 @@ from patio_operator.kube.client import Object
 from patio_operator.loraadapters.planner.selection import initial_adapters
 from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
+from patio_operator.webhooks.reviewing import Decision
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ async def answer(
     new_access: Callable[[], injection.CallerKeys],
     *,
     observing: bool,
-) -> Object:
-    """Return the AdmissionReview that answers this one.
+) -> Decision:
+    """Decide an AdmissionReview.
 
     Args:
         lookups: where profiles, LoraAdapters and, in observe mode, groups are read.
@@ -51,19 +52,22 @@ async def answer(
     name = str(pod["metadata"].get("name") or pod["metadata"].get("generateName", "") + "…")[:253]
     of_its_role = await _runtimes_of_role(lookups, pod, namespace) if observing else ()
     result = await _inject(lookups, pod, namespace, of_its_role, new_access)
+    left_to_upstream = False
     if isinstance(result, injection.PodRejection) and of_its_role != () and injection.runtimes_of(pod) == ():
         log.warning("pod of upstream's controller not changed: %s/%s: %s", namespace, name, result.message)
-        result = injection.Injection(dict(pod), (result.message,))
+        result, left_to_upstream = injection.Injection(dict(pod), (result.message,)), True
     if isinstance(result, injection.PodRejection):
         log.warning("pod rejected: %s/%s: %s", namespace, name, result.message)
-        return _response(review, {"allowed": False, "status": {"code": 422, "message": result.message}})
+        rejected: Object = {"allowed": False, "status": {"code": 422, "message": result.message}}
+        return Decision(_response(review, rejected), result.reason)
     response: Object = {"allowed": True, "warnings": [injection.shortened(warning, 256) for warning in result.warnings]}
     patch = injection.json_patch(pod, result.pod)
     if patch:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
         log.info("pod injected: %s/%s", namespace, name)
-    return _response(review, response)
+    reason = "left_to_upstream" if left_to_upstream else "injected" if patch else "unchanged"
+    return Decision(_response(review, response), reason)
 
 
 async def _runtimes_of_role(
@@ -100,7 +104,8 @@ async def _inject(
         if profile is None:
             return injection.PodRejection(
                 f"The pod asks for ClusterEngineRuntimeProfile {ref.profile_name!r}, which does not exist. "
-                "Create it, or correct the name."
+                "Create it, or correct the name.",
+                "profile_not_found",
             )
         runtimes.append(injection.Runtime(profile, ref.overrides, ref.inject_containers, ref.rendered))
     adapters = await lookups.adapters(namespace)

@@ -18,7 +18,7 @@ from patio_operator.kube.client import KubeClient, Object
 from patio_operator.profiles.dry_run import dry_run_profile
 from patio_operator.profiles.validation import DryRunResult, InvalidField
 from patio_operator.webhooks import reviewing
-from patio_operator.webhooks.reviewing import Limits, MiB
+from patio_operator.webhooks.reviewing import Decision, Limits, MiB
 
 log = logging.getLogger(__name__)
 
@@ -30,31 +30,35 @@ LIMITS = Limits(longest=4 * MiB, bytes_at_once=16 * MiB, at_once=4)
 def add_route(app: web.Application, client: KubeClient, namespace: str) -> None:
     """Serve the reviews of profiles; `namespace` is the one that trial pods would be in."""
 
-    async def validate(review: Object) -> Object:
+    async def validate(review: Object) -> Decision:
         return await answer(client, namespace, review)
 
-    reviewing.add_validation(app, PROFILES_PATH, ClusterEngineRuntimeProfile.kind, validate, LIMITS)
+    reviewing.add_validation(app, PROFILES_PATH, "profiles", ClusterEngineRuntimeProfile.kind, validate, LIMITS)
 
 
-async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) -> Object:
-    """Return the AdmissionReview that answers this one."""
+async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) -> Decision:
+    """Decide an AdmissionReview."""
     request = review["request"]
     body, old = request["object"], request.get("oldObject") or {}
     response: Object = {"allowed": True}
+    reason = "unchanged"
     if not _unchanged(body, old) and not body["metadata"].get("deletionTimestamp"):
         dry_run = await _dry_run(client, namespace, body)
         name = body["metadata"].get("name", "")
+        reason = "accepted"
         if dry_run.problems:
             log.info("profile rejected: %s: %s", name, dry_run)
-            response = {"allowed": False, "status": _status(name, dry_run)}
+            response, reason = {"allowed": False, "status": _status(name, dry_run)}, "dry_run_failed"
         elif dry_run.not_possible:
             log.warning("dry run of profile not possible: %s: %s", name, dry_run.not_possible)
             response["warnings"] = [f"the dry run was not possible: {dry_run.not_possible}"[:256]]
-    return {
+            reason = "not_tried"
+    answered: Object = {
         "apiVersion": review["apiVersion"],
         "kind": "AdmissionReview",
         "response": {"uid": request["uid"], **response},
     }
+    return Decision(answered, reason)
 
 
 def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

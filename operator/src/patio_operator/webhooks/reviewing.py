@@ -33,10 +33,31 @@ WAIT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """The longest timeout that a webhook can have: no client waits longer for the answer."""
 
-Decide = Callable[[Object], Awaitable[Object]]
-"""Takes a review and returns the one that answers it."""
-Count = Callable[[str, float], None]
-"""Takes the outcome of a review and how long it took."""
+
+@dataclass(frozen=True)
+class Decision:
+    """The AdmissionReview that answers another one."""
+
+    review: Object
+    reason: str
+    """One word for the metrics: what it came to."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a review came to, as metrics count it."""
+
+    outcome: str
+    """allowed, rejected or error."""
+    reason: str
+    warnings: int = 0
+    """How many the answer has."""
+
+
+Decide = Callable[[Object], Awaitable[Decision]]
+"""Takes a review and decides it."""
+Count = Callable[[Outcome, float], None]
+"""Takes what a review came to, and how long it took."""
 Answer = Callable[[bytes], Awaitable["Reply"]]
 """Takes a review and answers it, both as they are sent."""
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -53,8 +74,7 @@ class Reply:
     """The answer to a review, and what it came to."""
 
     text: str
-    outcome: str
-    """allowed or rejected."""
+    outcome: Outcome
 
 
 class BusyError(Exception):
@@ -122,7 +142,7 @@ def handler(
         what: what is reviewed, in words: "an AdmissionReview of a pod".
         answer: decides.
         limits: what its reviews may take of the process.
-        count: is called with each outcome: allowed, rejected or error.
+        count: is called with each outcome.
         stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
             takes the next question to another replica.
 
@@ -131,7 +151,6 @@ def handler(
 
     async def handle(request: web.Request) -> web.Response:
         started = time.perf_counter()
-        outcome = "error"
         try:
             length = _declared(request, limits.longest)
             async with gate.reserve(length):
@@ -142,22 +161,27 @@ def handler(
             outcome = reply.outcome
             response = web.Response(text=reply.text, content_type="application/json")
         except web.HTTPException:
-            count(outcome, time.perf_counter() - started)
+            count(_error("not_a_review"), time.perf_counter() - started)
             raise
         except ApiError as error:
+            outcome = _error("api_error")
             log.error("%s not answered: %s", what, error.message)
             response = _problem(500, error.message)
         except BusyError:
+            outcome = _error("busy")
             log.error("%s not answered: too many reviews at once", what)
             response = _problem(503, "too many reviews at once")
         except ConnectionError:
+            outcome = _error("incomplete")
             log.warning("%s not read: the client closed the connection", what)
             response = _problem(400, "the body is incomplete")
         except TimeoutError:
+            outcome = _error("timeout")
             log.error("%s not answered in time", what)
             response = _problem(503, "the review was not answered in time")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             # A review of the API server has the fields and types of its kind: what lacks them is none.
+            outcome = _error("not_a_review")
             log.error("%s not understood: %s: %s", what, type(error).__name__, str(error)[:500])
             reason = f": {error}" if isinstance(error, InvalidReviewError) else ""
             response = _problem(400, f"not {what}{reason}")
@@ -173,23 +197,28 @@ def deciding(decide: Decide) -> Answer:
     """Return what answers the AdmissionReviews that are some."""
 
     async def answer(data: bytes) -> Reply:
-        answered = await decide(read_review(data))
-        return Reply(json.dumps(answered), "allowed" if answered["response"]["allowed"] else "rejected")
+        decision = await decide(read_review(data))
+        response = decision.review["response"]
+        outcome = "allowed" if response["allowed"] else "rejected"
+        warnings = len(response.get("warnings") or ())
+        return Reply(json.dumps(decision.review), Outcome(outcome, decision.reason, warnings))
 
     return answer
 
 
-def add_validation(app: web.Application, path: str, kind: str, decide: Decide, limits: Limits = VALIDATIONS) -> None:
-    """Serve the reviews of one kind of object before it is stored."""
-    count = counting(app[METRICS], kind)
+def add_validation(
+    app: web.Application, path: str, webhook: str, kind: str, decide: Decide, limits: Limits = VALIDATIONS
+) -> None:
+    """Serve the reviews of one kind of object before it is stored; `webhook` is its name in metrics."""
+    count = counting(app[METRICS], webhook)
     app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), limits, count))
 
 
-def counting(metrics: Metrics, kind: str) -> Count:
-    """Return what counts the reviews of one kind of object."""
+def counting(metrics: Metrics, webhook: str) -> Count:
+    """Return what counts the reviews of one webhook."""
 
-    def count(outcome: str, _: float) -> None:
-        metrics.validations.labels(kind, outcome).inc()
+    def count(came_to: Outcome, seconds: float) -> None:
+        metrics.reviewed(webhook, came_to.outcome, came_to.reason, came_to.warnings, seconds)
 
     return count
 
@@ -251,6 +280,10 @@ def _shallow(value: object) -> bool:
             if isinstance(inner, dict | list)
         ]
     return not level
+
+
+def _error(reason: str) -> Outcome:
+    return Outcome("error", reason)
 
 
 def _problem(status: int, message: str) -> web.Response:

@@ -20,7 +20,7 @@ from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import conversion, pod_mutation, reviewing
 from patio_operator.webhooks.connections import Connection, Connections
 from patio_operator.webhooks.pod_mutation_reads import PodMutationReads
-from patio_operator.webhooks.reviewing import Limits, MiB, Reply
+from patio_operator.webhooks.reviewing import Decision, Limits, MiB, Outcome, Reply
 
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
@@ -52,7 +52,7 @@ def application(
 
     Args:
         lookups: where an admission reads what it needs.
-        telemetry: counts admissions.
+        metrics: count admissions.
         new_access: makes what each pod gets one of.
         observing: whether groups are upstream's controller's at the moment.
         stopping: whether this replica is about to end: then each answer ends its connection, so that the API server
@@ -60,16 +60,12 @@ def application(
 
     """
 
-    async def answer(body: Object) -> Object:
+    async def answer(body: Object) -> Decision:
         return await pod_mutation.answer(lookups, body, new_access, observing=observing())
 
-    def count(outcome: str, seconds: float) -> None:
-        metrics.admissions.labels(outcome).inc()
-        if outcome != "error":
-            metrics.admission_seconds.observe(seconds)
-
+    count = reviewing.counting(metrics, "pods")
     pods = reviewing.handler("an AdmissionReview of a pod", reviewing.deciding(answer), PODS, count, stopping=stopping)
-    counted = reviewing.counting(metrics, "RoleBasedGroup")
+    counted = reviewing.counting(metrics, "conversion")
     app = web.Application(client_max_size=CONVERSIONS.longest)
     app[reviewing.METRICS] = metrics
     app.router.add_post(PODS_PATH, pods)
@@ -82,7 +78,8 @@ def converter(count: reviewing.Count) -> reviewing.Handler:
 
     async def answer(data: bytes) -> Reply:
         converted = await conversion.answer(data.decode())
-        return Reply(converted.text, "allowed" if converted.succeeded else "rejected")
+        came_to = Outcome("allowed", "converted") if converted.succeeded else Outcome("rejected", "not_converted")
+        return Reply(converted.text, came_to)
 
     return reviewing.handler("a ConversionReview of RoleBasedGroups", answer, CONVERSIONS, count)
 
