@@ -173,7 +173,11 @@ async def ordered(folder: Path, kind: str, settings: dict[str, Any], config: dic
     """Return why an order can not be, before anything is asked."""
     source = "hf://team/adapter" if kind == "hf" else "s3://bucket/m"
     downloads = Downloads(
-        DownloadSettings(root=folder, **settings), DownloadMetrics(CollectorRegistry()), random.Random(0), {}, str
+        DownloadSettings(root=folder, **settings),
+        DownloadMetrics(CollectorRegistry(), tuple, lambda: None),
+        random.Random(0),
+        {},
+        str,
     )
     order = DownloadRequest(source=source, config=json.dumps(config) if config else None)
     try:

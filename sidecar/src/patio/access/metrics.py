@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import Metric
+
+from patio.written_metrics import Read, Tally, gauges
+from patio_protocol.authentication import PROOF_MISSING, UNKNOWN_KEY
 
 log = logging.getLogger(__name__)
 
@@ -16,23 +20,54 @@ OFF = (
     "Remove --access-control and PATIO_ACCESS_CONTROL to turn it on"
 )
 
+CODES = (
+    PROOF_MISSING,
+    UNKNOWN_KEY,
+    "ProofInvalid",
+    "ProofExpired",
+    "ProofForAnotherPod",
+    "ProofForAnotherRequest",
+    "ProofReplayed",
+    "TooManyProofs",
+    "BodyTooLarge",
+    "BodyTooSlow",
+    "InvalidRequest",
+    "RouterKeyWrong",
+)
+"""Every code of a rejected call."""
+
 
 class AccessMetrics:
     """The families of access control."""
 
-    def __init__(self, registry: CollectorRegistry, enforced: bool) -> None:
+    def __init__(self, registry: CollectorRegistry, enforced: bool, last_accepted: Callable[[], float]) -> None:
+        """`last_accepted` returns the Unix seconds of the last call whose proof was accepted, 0 before any."""
         Gauge(
             "patio:access_control_enforced",
             "1 if calls from outside the pod that change something need the operator's signature.",
             registry=registry,
         ).set(float(enforced))
-        self._rejections = Counter(
-            "patio:access_denials_total", "Rejected calls from outside the pod.", ("code",), registry=registry
+        self._rejections = Tally(
+            "patio:access_denials_total",
+            "Rejected calls from outside the pod.",
+            ("code",),
+            registry,
+            known=((code,) for code in CODES),
         )
+        registry.register(Read(last_accepted, _contact))
 
     def count_rejection(self, code: str) -> None:
         """Count one rejected call."""
-        self._rejections.labels(code).inc()
+        self._rejections.count(code)
+
+
+def _contact(last_accepted: float) -> Iterator[Metric]:
+    yield gauges(
+        "patio:operator_contact_timestamp_seconds",
+        "Unix time of the last call whose signature by the operator was accepted; 0: none since the sidecar's start.",
+        (),
+        {(): last_accepted},
+    )
 
 
 async def warn_while_off(sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
