@@ -24,6 +24,7 @@ from patio.downloads.inventory import DiskUsage
 from patio.downloads.metrics import DownloadMetrics
 from patio.drain.metrics import DrainMetrics
 from patio.engine.history import EngineHistory
+from patio.metrics.buckets import SHARED_BOUNDS
 from patio.metrics.engine_life import EngineLifeMetrics
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived, Source, Supplied
 from patio.metrics.readiness import ReadinessMetrics
@@ -162,6 +163,11 @@ def standard_metrics() -> list[StandardMetric]:
 def vocabularies() -> dict[str, tuple[str, ...]]:
     """Return the names under each prefix."""
     return dict(VOCABULARIES)
+
+
+def shared_bounds() -> dict[str, tuple[float, ...]]:
+    """Return the bounds of buckets that all engines have, by histogram of the vocabulary."""
+    return dict(SHARED_BOUNDS)
 
 
 def sidecar_metrics() -> list[Metric]:
