@@ -29,14 +29,25 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "code": ("UnknownKey",),
     "inference_engine_version": ("0.32.0",),
     "kind": ("group",),
+    "model_name": ("tiny",),
     "operation": ("load", "reload", "restore", "unload"),
     "outcome": ("ok", "error", "permanent", "allowed"),
     "reason": ("timeout",),
+    "required": ("false",),
+    "revision": ("0123456789ab",),
     "router": ("http://router:30000",),
     "source": ("s3",),
     "state": ("Loaded", "Failed", "Pending", "Downloading", "Loading", "Unloading"),
     "version": ("0.1.0",),
 }
+VALUES_OF: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "patio:download_disk_bytes": {"kind": ("used", "held", "free", "limit")},
+    "patio:operator_contact_timestamp_seconds": {"kind": ("signed_call", "long_poll")},
+    "patio:downloads": {"state": ("Queued", "Running", "Waiting")},
+    "patio:drains_total": {"outcome": ("drained", "requests")},
+    "patio:waiting_for": {"reason": ("engine", "adapter", "drain")},
+}
+"""Of families whose labels have other values than those of the same name elsewhere."""
 BOUNDS = ("0.01", "0.1", "1.0", "10.0", "+Inf")
 
 Series = tuple[str, Mapping[str, str], float, bool]
@@ -88,7 +99,8 @@ def _own(prefix: str, engine: str) -> Iterator[Series]:
     for name, metric in metrics_reference.metrics().items():
         if metric.is_of_the_engine or not name.startswith(prefix):
             continue
-        for values in product(*(VALUES.get(label, (engine,)) for label in metric.labels)):
+        values_of = {**VALUES, **VALUES_OF.get(name, {})}
+        for values in product(*(values_of.get(label, (engine,)) for label in metric.labels)):
             labels = dict(zip(metric.labels, values, strict=True))
             if metric.kind != "histogram":
                 yield name, labels, 60.0 if metric.kind == "counter" else 1.0, metric.kind == "counter"

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 import patio.metrics.self_metrics
 import patio_operator.settings
 import patio_protocol.errors
-from patio.access.metrics import AccessMetrics
+from patio.access.metrics import AccessMetrics, Contact
 from patio.adapters.metrics import AdapterMetrics
 from patio.downloads.inventory import DiskUsage
 from patio.downloads.metrics import DownloadMetrics
@@ -176,7 +176,7 @@ def sidecar_metrics() -> list[Metric]:
     report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
     AdapterMetrics(registry, lambda: (report,))
     SelfMetrics(registry, "1", "vllm", "")
-    AccessMetrics(registry, True, lambda: 0.0)
+    AccessMetrics(registry, True, Contact)
     DownloadMetrics(registry, tuple, lambda: DiskUsage(0, 0, 0, 0))
     DrainMetrics(registry, lambda: False)
     ReadinessMetrics(registry, BlockerKind, tuple)

@@ -27,7 +27,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
 from patio.access.authorizer import Authorizer
-from patio.access.metrics import AccessMetrics, warn_while_off
+from patio.access.connection_limits import LongPolls
+from patio.access.metrics import AccessMetrics, Contact, warn_while_off
 from patio.adapters.metrics import AdapterMetrics
 from patio.adapters.reconciler import Reconciler
 from patio.adapters.store import Store
@@ -173,7 +174,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         return Readiness(ready=not found, waiting_for=tuple(blocker.message for blocker in found))
 
     authorizer = Authorizer(settings.access, time.time)
-    access_metrics = AccessMetrics(registry, settings.access.enforced, lambda: authorizer.last_accepted)
+    polls = LongPolls()
+    access_metrics = AccessMetrics(
+        registry, settings.access.enforced, lambda: Contact(authorizer.last_accepted, polls.last_from_outside)
+    )
     drain_metrics = DrainMetrics(registry, lambda: drain.draining)
     beside_router = (BlockerKind.ROUTER,)
     beside_engine = (BlockerKind.ENGINE, BlockerKind.ADAPTER, BlockerKind.DRAIN)
@@ -193,6 +197,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         authorizer,
         access_metrics.count_rejection,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
+        polls,
     )
     app = create_app(parts, __version__, settings.docs)
     return Sidecar(app, reconciler, downloads, scraper, topology, drain, clients)

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 import patio.access.metrics
 from engine_double import Double, running_double
 from patio.access.authorizer import Authorizer
-from patio.access.metrics import CODES, AccessMetrics
+from patio.access.metrics import CODES, AccessMetrics, Contact
 from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import Sidecar, assemble
@@ -178,10 +178,19 @@ async def test_signed_calls_load_and_unload_with_single_use_proofs(pod: StartPod
         assert began <= contact(text) <= time.time()
 
 
-def contact(text: str) -> float:
+def contact(text: str, kind: str = "signed_call") -> float:
     """Return when the operator last called, as the metrics say."""
-    (value,) = re.findall(r"^patio:operator_contact_timestamp_seconds (\S+)$", text, re.MULTILINE)
+    series = re.escape(f'patio:operator_contact_timestamp_seconds{{kind="{kind}"}} ')
+    (value,) = re.findall(rf"^{series}(\S+)$", text, re.MULTILINE)
     return float(value)
+
+
+async def test_long_polls_from_outside_are_contact_with_the_operator(pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, pod(double) as one:
+        revision = (await one.inside.get("/v1/lora_adapters")).json()["revision"]
+        for caller, contacted in ((one.inside, False), (one.outside, True)):
+            await caller.get(f"/v1/lora_adapters?revision={revision}&wait=0.01")
+            assert (contact((await one.inside.get("/metrics")).text, "long_poll") > 0) is contacted
 
 
 async def test_rejected_calls_are_no_contact_with_the_operator(pod: StartPod) -> None:
@@ -391,7 +400,7 @@ async def test_client_raises_a_denial_as_a_rejection(pod: StartPod) -> None:
 
 def test_families_of_access_are_there_from_the_start() -> None:
     registry = CollectorRegistry()
-    AccessMetrics(registry, True, lambda: 0.0)
+    AccessMetrics(registry, True, Contact)
     assert {family.name for family in registry.collect()} == {
         "patio:access_control_enforced",
         "patio:access_denials",

@@ -9,7 +9,5 @@ WAITING = {
     "PatioGroupNotReady": "patio_operator_rolebasedgroups",
     "PatioRolloutStopped": "patio_operator_profiles",
     "PatioSidecarsUnreachable": "patio_operator_sidecars",
-    "PatioDiskAlmostFull": "patio:download_disk_bytes",
-    "PatioDrainCut": "patio:drains_total",
 }
 """The metric that each waits for. A test fails when it exists, so that the alert is written then."""

@@ -18,23 +18,6 @@ class Waiting:
 
 
 WAITING = (
-    Waiting("patio:engine_info", "patio-fleet", "engine_up and adapters of one model, while its engine is down"),
-    Waiting("patio:ready", "patio-fleet", "pods that are not ready"),
-    Waiting("patio:waiting_for", "patio-engine", "what a pod's readiness waits for"),
-    Waiting("patio:lora_adapter_info", "patio-adapters", "revision of each adapter on each pod during a rollout"),
-    Waiting("patio:lora_adapter_state_since_seconds", "patio-adapters", "oldest age of an adapter in a state"),
-    Waiting("patio:draining", "patio-engine", "drain: pods that drain, how long, and what was cut"),
-    Waiting("patio:drain_duration_seconds", "patio-engine", "how long a drain takes"),
-    Waiting("patio:drains_total", "patio-engine", "drains by outcome"),
-    Waiting("patio:downloads", "patio-adapters", "downloads by state"),
-    Waiting("patio:download_expected_bytes", "patio-adapters", "progress of downloads"),
-    Waiting("patio:download_disk_bytes", "patio-adapters", "disk used of its limit"),
-    Waiting("patio:engine_restarts_total", "patio-engine", "restarts of the engine that the sidecar saw"),
-    Waiting("patio:engine_start_seconds", "patio-engine", "time that an engine needs to become ready"),
-    Waiting("patio:http_responses_total", "patio-fleet", "availability by class of response"),
-    Waiting("patio:num_requests_waiting_by_reason", "patio-engine", "queue by reason"),
-    Waiting("patio:engine_sleep_state", "patio-engine", "engines that are asleep"),
-    Waiting("patio:operator_contact_timestamp_seconds", "patio-operator", "sidecars that the operator does not reach"),
     Waiting("patio_operator_queue_depth", "patio-operator", "keys in the work queues"),
     Waiting("patio_operator_queue_oldest_seconds", "patio-operator", "age of the oldest key"),
     Waiting("patio_operator_retries_total", "patio-operator", "retries by kind"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import Metric
@@ -37,11 +38,20 @@ CODES = (
 """Every code of a rejected call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """When the operator last called, in Unix seconds; 0: not since the start."""
+
+    signed_call: float = 0.0
+    """A call whose proof was accepted."""
+    long_poll: float = 0.0
+    """A long-poll from outside the pod: the operator keeps one open. Others may make some too, without a signature."""
+
+
 class AccessMetrics:
     """The families of access control."""
 
-    def __init__(self, registry: CollectorRegistry, enforced: bool, last_accepted: Callable[[], float]) -> None:
-        """`last_accepted` returns the Unix seconds of the last call whose proof was accepted, 0 before any."""
+    def __init__(self, registry: CollectorRegistry, enforced: bool, contact: Callable[[], Contact]) -> None:
         Gauge(
             "patio:access_control_enforced",
             "1 if calls from outside the pod that change something need the operator's signature.",
@@ -54,19 +64,19 @@ class AccessMetrics:
             registry,
             known=((code,) for code in CODES),
         )
-        registry.register(Read(last_accepted, _contact))
+        registry.register(Read(contact, _contact))
 
     def count_rejection(self, code: str) -> None:
         """Count one rejected call."""
         self._rejections.count(code)
 
 
-def _contact(last_accepted: float) -> Iterator[Metric]:
+def _contact(contact: Contact) -> Iterator[Metric]:
     yield gauges(
         "patio:operator_contact_timestamp_seconds",
-        "Unix time of the last call whose signature by the operator was accepted; 0: none since the sidecar's start.",
-        (),
-        {(): last_accepted},
+        "Unix time of the operator's last call of each kind; 0: none since the sidecar's start.",
+        ("kind",),
+        {("signed_call",): contact.signed_call, ("long_poll",): contact.long_poll},
     )
 
 
