@@ -535,6 +535,12 @@ def _sidecar(pod: str, up: str, **adapters: str) -> dict[str, str]:
     found = {_pod("engine_up", pod=pod): up}
     found |= {_pod("topology_registered", pod=pod, router="http://r"): up}
     found |= {_pod("engine_scrape_errors_total", pod=pod, reason="connection"): "0+1x120"}
+    found |= {_model("engine_info", pod=pod): "1x120", _pod("ready", pod=pod): up, _pod("draining", pod=pod): "0x120"}
+    found |= {_pod("drains_total", pod=pod, outcome=outcome): "0x120" for outcome in ("drained", "requests")}
+    for status, values in (("2xx", "0+60x120"), ("4xx", "0+9x120"), ("5xx", "0x120")):
+        found |= {_pod("http_responses_total", pod=pod, inference_engine="vllm", **{"class": status}): values}
+    for kind, size in (("used", 99), ("held", 10), ("free", 900), ("limit", 100)):
+        found |= {_pod("download_disk_bytes", pod=pod, kind=kind): f"{size}x120"}
     return found | {_state(state, pod=pod): values for state, values in adapters.items()}
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    disable_created_metrics,
+    enable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
-from patio.written_metrics import Read, Tally, Written, gauges, total
+from patio.written_metrics import Families, Observations, Read, Tally, Written, gauges, total
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=8)
 
 
-class Families:
-    """A collector of what it is given."""
-
-    def __init__(self, *families: Metric) -> None:
-        self._families = families
-
-    def collect(self) -> tuple[Metric, ...]:
-        return self._families
+@pytest.fixture
+def without_created() -> Iterator[None]:
+    """As in the sidecar: no series says when a counter was made."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    yield
+    enable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def only(registry: CollectorRegistry) -> Written:
@@ -33,7 +39,7 @@ def only(registry: CollectorRegistry) -> Written:
 @given(st.dictionaries(st.tuples(WORDS, WORDS), st.floats(allow_nan=True), max_size=5))
 def test_text_is_what_prometheus_client_writes(values: dict[tuple[str, str], float]) -> None:
     for family in (gauges("patio:x", "Meaning.", ("zone", "adapter"), values), total("patio:y_total", "Meaning.", 2)):
-        assert family.text == generate_latest(Families(family))  # type: ignore[arg-type]  # it only collects
+        assert family.text == generate_latest(Families((family,)))
 
 
 def test_counter_is_zero_from_the_start_for_known_labels() -> None:
@@ -54,6 +60,21 @@ def test_text_of_a_counter_is_kept_until_it_counts() -> None:
     assert only(registry) is first
     tally.count("a")
     assert only(registry) is not first
+
+
+@pytest.mark.usefixtures("without_created")
+@pytest.mark.parametrize("labels", [(), ("operation",)])
+def test_histogram_is_that_of_prometheus_client_and_kept(labels: tuple[str, ...]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    kept = Observations("patio:x_seconds", "Meaning.", labels, (1, 5), ours)
+    client = Histogram("patio:x_seconds", "Meaning.", labels, buckets=(1, 5), registry=theirs)
+    assert only(ours).text == generate_latest(theirs)
+    values = ("load",) * len(labels)
+    kept.observe(2.0, *values)
+    (client.labels(*values) if labels else client).observe(2.0)
+    assert only(ours).text == generate_latest(theirs)
+    assert only(ours) is only(ours)
+    assert ours.get_sample_value("patio:x_seconds_sum", dict(zip(labels, values, strict=True))) == 2.0
 
 
 def test_families_of_a_value_are_kept_while_it_is_the_same_object() -> None:

@@ -1,10 +1,10 @@
-"""Families of metrics whose text is kept until they change: counters from a known set of labels on, and gauges read
-from a value.
+"""Families of metrics whose text is kept until they change: counters from a known set of labels on, histograms, and
+gauges read from a value.
 
-prometheus-client 0.26 takes 6 µs to write one sample, at every scrape. A sidecar has more than a hundred counters that
-hardly ever move, and up to thousands of adapters: `metrics.self_metrics` takes their text from here as it is. Each
-feature's `metrics` module makes its families of these, beside those of prometheus-client, in the same registry. One
-event loop calls everything here.
+prometheus-client 0.26 takes 6 µs to write one sample, at every scrape. A sidecar has hundreds that hardly ever move,
+and up to thousands of adapters: `metrics.self_metrics` takes their text from here as it is. Each feature's `metrics`
+module makes its families of these, beside those of prometheus-client, in the same registry. One event loop calls
+everything here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
@@ -34,9 +34,16 @@ Values = Mapping[Labels, float]
 class Written(Metric):
     """A family that has its text in the Prometheus format already."""
 
+    def __init__(self, name: str, documentation: str, kind: str, text: bytes) -> None:
+        super().__init__(name, documentation, kind)
+        self.text = text
+
+
+class _Series(Written):
+    """A family of gauges or counters."""
+
     def __init__(self, name: str, documentation: str, kind: str, labels: Sequence[str], values: Values) -> None:
         """`name` is that of the samples, of a counter with `_total`."""
-        super().__init__(name.removesuffix("_total") if kind == _COUNTER else name, documentation, kind)
         # As text, labels are in the order of their names.
         pairs = ",".join(f'{label}="{{{index}}}"' for index, label in sorted(enumerate(labels), key=itemgetter(1)))
         form = f"{name}{{{{{pairs}}}}}" if labels else name
@@ -46,7 +53,8 @@ class Written(Metric):
             f"{form.format(*map(_escaped, given) if escapes else given)} {_number(value)}\n"
             for given, value in values.items()
         ]
-        self.text = "".join((f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n", *lines)).encode()
+        text = "".join((f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n", *lines)).encode()
+        super().__init__(name.removesuffix("_total") if kind == _COUNTER else name, documentation, kind, text)
         self._labelnames = tuple(labels)
         """As prometheus-client's own families call it."""
         self._made_of = (name, dict(values))
@@ -88,8 +96,51 @@ class Tally(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the family."""
         if self._written is None:
-            self._written = Written(self._name, self._documentation, _COUNTER, self._labels, self._values)
+            self._written = _Series(self._name, self._documentation, _COUNTER, self._labels, self._values)
         yield self._written
+
+
+class Observations(Collector):
+    """A histogram; with labels, it has series from the first observation on."""
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._histogram = Histogram(name, documentation, labels, buckets=buckets, registry=None)
+        self._labelnames = tuple(labels)
+        self._written: Written | None = None
+        registry.register(self)
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Take in one observation."""
+        (self._histogram.labels(*labels) if labels else self._histogram).observe(value)
+        self._written = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        if self._written is None:
+            (family,) = self._histogram.collect()
+            self._written = Written(
+                family.name, family.documentation, family.type, generate_latest(Families((family,)))
+            )
+            self._written.samples = family.samples
+        yield self._written
+
+
+class Families(Collector):
+    """Families that were collected already."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        yield from self._families
 
 
 class Read(Collector, Generic[_T]):
@@ -110,12 +161,12 @@ class Read(Collector, Generic[_T]):
 
 def gauges(name: str, documentation: str, labels: Sequence[str], values: Values) -> Written:
     """Return a family of gauges as they are now."""
-    return Written(name, documentation, _GAUGE, labels, values)
+    return _Series(name, documentation, _GAUGE, labels, values)
 
 
 def total(name: str, documentation: str, value: float) -> Written:
     """Return a counter without labels as it is now."""
-    return Written(name, documentation, _COUNTER, (), {(): value})
+    return _Series(name, documentation, _COUNTER, (), {(): value})
 
 
 def _escaped(value: str) -> str:

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from patio.adapters.executor import Attempt
 from patio.engine.base import EngineReason
-from patio.written_metrics import Read, Tally, gauges
+from patio.written_metrics import Observations, Read, Tally, gauges
 from patio_protocol.adapters import AdapterReport
 
 LONGEST_REVISION = 64
@@ -43,19 +43,19 @@ class AdapterMetrics:
             registry,
             known=((operation, outcome, str(reason)) for operation, (outcome, reason) in product(OPERATIONS, ENDS)),
         )
-        self._seconds = Histogram(
+        self._seconds = Observations(
             "patio:lora_operation_duration_seconds",
             "Seconds that a load, reload, restore or unload took, including the read of the engine's list.",
             ("operation",),
-            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-            registry=registry,
+            (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            registry,
         )
         registry.register(Read(reports, _families))
 
     def count_attempt(self, attempt: Attempt) -> None:
         """Count one load, reload, restore or unload."""
         self._operations.count(attempt.operation, attempt.outcome, attempt.reason)
-        self._seconds.labels(attempt.operation).observe(attempt.seconds)
+        self._seconds.observe(attempt.seconds, attempt.operation)
 
 
 def _families(reports: Sequence[AdapterReport]) -> Iterator[Metric]:

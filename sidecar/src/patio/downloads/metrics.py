@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from patio.downloads.inventory import DiskUsage
-from patio.written_metrics import Read, Tally, gauges
+from patio.written_metrics import Observations, Read, Tally, gauges
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadState
 from patio_protocol.sources import SourceKind
 
@@ -45,12 +45,12 @@ class DownloadMetrics:
             registry,
             known=((str(kind),) for kind in SourceKind),
         )
-        self._seconds = Histogram(
+        self._seconds = Observations(
             "patio:download_duration_seconds",
             "Seconds from the order to the end of a download, including pauses.",
             ("source", "outcome"),
-            buckets=(0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
-            registry=registry,
+            (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+            registry,
         )
         remote, local = (SourceKind.HF, SourceKind.S3, SourceKind.OBS), (SourceKind.PVC, SourceKind.FILE)
         self._failures = Tally(
@@ -75,7 +75,7 @@ class DownloadMetrics:
 
     def count_end(self, source: str, outcome: str, seconds: float) -> None:
         """Count a download that ended."""
-        self._seconds.labels(source, outcome).observe(seconds)
+        self._seconds.observe(seconds, source, outcome)
 
 
 class _UnderWay(Collector):

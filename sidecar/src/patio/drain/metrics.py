@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from patio.drain.planner import DrainOutcome
-from patio.written_metrics import Read, Tally, gauges
+from patio.written_metrics import Observations, Read, Tally, gauges
 
 
 class DrainMetrics:
@@ -22,11 +22,12 @@ class DrainMetrics:
             registry,
             known=((str(outcome),) for outcome in DrainOutcome),
         )
-        self._seconds = Histogram(
+        self._seconds = Observations(
             "patio:drain_duration_seconds",
             "Seconds from a call for a drain to its answer.",
-            buckets=(0.5, 1, 2.5, 5, 10, 15, 20, 25, 30, 60, 120, 300, 600, 1800, 3600),
-            registry=registry,
+            (),
+            (0.5, 1, 2.5, 5, 10, 15, 20, 25, 30, 60, 120, 300, 600, 1800, 3600),
+            registry,
         )
         registry.register(Read(draining, _draining))
 

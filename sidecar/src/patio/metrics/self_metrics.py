@@ -7,16 +7,12 @@ reads the engine, and no process metrics are registered: engines bring their own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
-from prometheus_client.registry import Collector
 
 from patio.metrics.rewrite import Format
-from patio.written_metrics import Tally, Written
+from patio.written_metrics import Families, Tally, Written
 
 SCRAPE_ERRORS = ("connection", "timeout", "broken", "status", "garbage", "too_large", "busy")
 """Every reason of a scrape that failed."""
@@ -57,17 +53,7 @@ class SelfMetrics:
             families = [*self._registry.collect()]
             ready = [family.text for family in families if isinstance(family, Written)]
             others = [family for family in families if not isinstance(family, Written)]
-            return b"".join((generate_latest(_Families(others)), *ready))
+            return b"".join((generate_latest(Families(others)), *ready))
         # By default prometheus-client 0.26 makes underscores of the colons, in samples only. It has no types there.
         written: bytes = openmetrics(self._registry, escaping="allow-utf-8")  # type: ignore[no-untyped-call]
         return written
-
-
-class _Families(Collector):
-    """Families that were collected already."""
-
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._families
