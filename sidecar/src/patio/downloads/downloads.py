@@ -251,7 +251,11 @@ class Downloads:
             async with self._pinning:
                 held = self._pins.folders
             began = time.monotonic()
-            self.disk_usage = await self._disk.run(disk_usage, settings.root, held, settings.limit)
+            try:
+                self.disk_usage = await self._disk.run(disk_usage, settings.root, held, settings.limit)
+            except OSError as error:  # there is no thread for it at the moment
+                self.disk_usage = None
+                log.warning("download disk not measured error=%s", error.strerror or error)
             took = time.monotonic() - began
             await asyncio.sleep(took / MEASURE_SHARE)
             with contextlib.suppress(TimeoutError):
