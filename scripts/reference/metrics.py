@@ -45,8 +45,7 @@ def write() -> str:
         for metric in program.standard_metrics()
     ]
     bounds = [
-        (code(f"patio:{name}"), ", ".join(f"{bound:g}" for bound in shared))
-        for name, shared in program.shared_bounds().items()
+        (code(name), ", ".join(f"{bound:g}" for bound in shared)) for name, shared in program.shared_bounds().items()
     ]
     prefixes = [
         (code(f"{prefix}:"), "all of the vocabulary" if prefix == "patio" else ", ".join(code(name) for name in names))

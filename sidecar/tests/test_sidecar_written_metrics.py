@@ -44,7 +44,7 @@ def test_text_is_what_prometheus_client_writes(values: dict[tuple[str, str], flo
 
 def test_counter_is_zero_from_the_start_for_known_labels() -> None:
     registry = CollectorRegistry()
-    tally = Tally("patio:x_total", "Meaning.", ("reason",), registry, known=(("a",), ("b",)))
+    tally = Tally("patio:x_total", "Meaning.", ("reason",), registry, initial=(("a",), ("b",)))
     assert only(registry).text.endswith(b'patio:x_total{reason="a"} 0.0\npatio:x_total{reason="b"} 0.0\n')
     tally.count("b")
     tally.count("b", amount=2)
@@ -77,7 +77,7 @@ def test_histogram_is_that_of_prometheus_client_and_kept(labels: tuple[str, ...]
     assert ours.get_sample_value("patio:x_seconds_sum", dict(zip(labels, values, strict=True))) == 2.0
 
 
-def test_families_of_a_value_are_kept_while_it_is_the_same_object() -> None:
+def test_families_of_a_value_are_kept_while_it_is_the_same() -> None:
     value = (1.0,)
     made: list[object] = []
 
@@ -96,7 +96,7 @@ def test_families_of_a_value_are_kept_while_it_is_the_same_object() -> None:
 
 def test_counter_is_one_in_openmetrics_too() -> None:
     registry = CollectorRegistry()
-    Tally("patio:x_total", "Meaning.", ("reason",), registry, known=(("a",),))
+    Tally("patio:x_total", "Meaning.", ("reason",), registry, initial=(("a",),))
     text = openmetrics(registry, escaping="allow-utf-8").decode()  # type: ignore[no-untyped-call]
     assert '# TYPE patio:x counter\npatio:x_total{reason="a"} 0.0\n' in text.replace('"patio:x"', "patio:x")
 

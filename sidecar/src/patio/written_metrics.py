@@ -71,7 +71,7 @@ class _Series(Written):
 
 
 class Tally(Collector):
-    """A counter that is 0 from the start for the labels that are known: `increase()` then sees the first event."""
+    """A counter that is 0 from the start for its initial labels: `increase()` then sees the first event."""
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class Tally(Collector):
         documentation: str,
         labels: Sequence[str],
         registry: CollectorRegistry,
-        known: Iterable[Labels] = (),
+        initial: Iterable[Labels] = (),
     ) -> None:
         self._name = name
         self._documentation = documentation
         self._labels = tuple(labels)
-        self._values = dict.fromkeys(known, 0.0)
+        self._values = dict.fromkeys(initial, 0.0)
         self._written: Written | None = None
         registry.register(self)
 

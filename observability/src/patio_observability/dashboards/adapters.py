@@ -292,7 +292,7 @@ DOWNLOADS = Row(
             bars=True,
         ),
         graph(
-            "Under way",
+            "Unfinished",
             "Downloads that have not ended, by state.",
             "Waiting for long: another pod writes to the same folder, or the source fails and the next attempt waits.",
             Unit.COUNT,
@@ -302,7 +302,7 @@ DOWNLOADS = Row(
         ),
         graph(
             "Progress",
-            "Share of the bytes of the downloads under way that are on disk, for each pod.",
+            "Share of the bytes of unfinished downloads that are on disk, for each pod.",
             "A line that does not rise is a source that does not send: see the failed attempts.",
             Unit.SHARE,
             Query(

@@ -62,7 +62,7 @@ class AccessMetrics:
             "Rejected calls from outside the pod.",
             ("code",),
             registry,
-            known=((code,) for code in CODES),
+            initial=((code,) for code in CODES),
         )
         registry.register(Read(contact, _contact))
 

@@ -41,7 +41,7 @@ class AdapterMetrics:
             "Loads, reloads, restores and unloads that the sidecar sent to the engine.",
             ("operation", "outcome", "reason"),
             registry,
-            known=((operation, outcome, str(reason)) for operation, (outcome, reason) in product(OPERATIONS, ENDS)),
+            initial=((operation, outcome, str(reason)) for operation, (outcome, reason) in product(OPERATIONS, ENDS)),
         )
         self._seconds = Observations(
             "patio:lora_operation_duration_seconds",

@@ -14,7 +14,7 @@ from patio.written_metrics import Observations, Read, Tally, gauges
 from patio_protocol.downloads import DownloadReason, DownloadReport, DownloadState
 from patio_protocol.sources import SourceKind
 
-UNDER_WAY = (DownloadState.QUEUED, DownloadState.RUNNING, DownloadState.WAITING)
+UNFINISHED = (DownloadState.QUEUED, DownloadState.RUNNING, DownloadState.WAITING)
 REASONS = tuple(
     reason
     for reason in DownloadReason
@@ -30,7 +30,7 @@ LOCAL_REASONS = tuple(
 
 
 class DownloadMetrics:
-    """Counters of downloads; and, read when they are scraped, those under way and the disk."""
+    """Counters of downloads; and, read when they are scraped, those that run and the disk."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class DownloadMetrics:
             "Bytes read from sources.",
             ("source",),
             registry,
-            known=((str(kind),) for kind in SourceKind),
+            initial=((str(kind),) for kind in SourceKind),
         )
         self._seconds = Observations(
             "patio:download_duration_seconds",
@@ -58,11 +58,11 @@ class DownloadMetrics:
             "Failed attempts at downloads.",
             ("source", "reason"),
             registry,
-            known=(
+            initial=(
                 (str(kind), str(reason)) for kind, reason in (*product(remote, REASONS), *product(local, LOCAL_REASONS))
             ),
         )
-        registry.register(_UnderWay(reports))
+        registry.register(_Unfinished(reports))
         registry.register(Read(disk, _disk))
 
     def count_bytes(self, source: str, amount: int) -> None:
@@ -78,24 +78,24 @@ class DownloadMetrics:
         self._seconds.observe(seconds, source, outcome)
 
 
-class _UnderWay(Collector):
+class _Unfinished(Collector):
     """The downloads that have not ended."""
 
     def __init__(self, reports: Callable[[], Sequence[DownloadReport]]) -> None:
         self._reports = reports
 
     def collect(self) -> Iterator[Metric]:
-        under_way = [report for report in self._reports() if report.state in UNDER_WAY]
+        unfinished = [report for report in self._reports() if report.state in UNFINISHED]
         yield gauges(
             "patio:downloads",
             "Downloads that have not ended, by state.",
             ("state",),
-            {(str(state),): float(sum(report.state is state for report in under_way)) for state in UNDER_WAY},
+            {(str(state),): float(sum(report.state is state for report in unfinished)) for state in UNFINISHED},
         )
-        sized = [report for report in under_way if report.bytes_total is not None]
+        sized = [report for report in unfinished if report.bytes_total is not None]
         yield gauges(
             "patio:download_expected_bytes",
-            "Bytes that the files of the downloads under way will have, as far as their sources were listed.",
+            "Bytes that the files of unfinished downloads will have, as far as their sources were listed.",
             (),
             {(): float(sum(report.bytes_total or 0 for report in sized))},
         )

@@ -20,7 +20,7 @@ class DrainMetrics:
             "Calls for a drain that were answered, by outcome.",
             ("outcome",),
             registry,
-            known=((str(outcome),) for outcome in DrainOutcome),
+            initial=((str(outcome),) for outcome in DrainOutcome),
         )
         self._seconds = Observations(
             "patio:drain_duration_seconds",

@@ -38,7 +38,7 @@ class SelfMetrics:
             "Scrapes of the engine that failed.",
             ("reason",),
             registry,
-            known=((reason,) for reason in SCRAPE_ERRORS),
+            initial=((reason,) for reason in SCRAPE_ERRORS),
         )
         Gauge(
             "patio:build_info",

@@ -24,7 +24,7 @@ class TopologyMetrics:
             "Failed requests to routers.",
             ("reason",),
             registry,
-            known=((str(reason),) for reason in FAILURES),
+            initial=((str(reason),) for reason in FAILURES),
         )
         registry.register(_Registrations(report))
 
