@@ -75,6 +75,26 @@ def _stalled(running: str, waiting: str, inputs: str, outputs: str) -> dict[str,
     }
 
 
+def _sleep(awake: str, offloaded: str) -> dict[str, str]:
+    return {
+        _model("engine_sleep_state", sleep_state="awake"): awake,
+        _model("engine_sleep_state", sleep_state="weights_offloaded"): offloaded,
+        _model("engine_sleep_state", sleep_state="discard_all"): "0x30",
+    }
+
+
+def _responses(failed: str, answered: str, rejected: str = "0x30") -> dict[str, str]:
+    classes = {"5xx": failed, "2xx": answered, "4xx": rejected}
+    found = {
+        _pod("http_responses_total", inference_engine="vllm", **{"class": one}): each for one, each in classes.items()
+    }
+    return found | {_model("engine_info"): "1x30"}
+
+
+def _disk(**sizes: int) -> dict[str, str]:
+    return {_pod("download_disk_bytes", kind=kind): f"{size}x30" for kind, size in sizes.items()}
+
+
 CASES: Mapping[str, tuple[Case, ...]] = {
     "PatioEngineDown": (
         Case("it was up", "17m", {_pod("engine_up"): "1x10 0x20"}, (IN_POD,)),
@@ -115,6 +135,36 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             },
         ),
         Case("it is idle", "15m", _stalled("0x30", "0x30", "100x30", "100x30")),
+        Case("it is asleep", "15m", {**_stalled("0x30", "2x30", "100x30", "100x30"), **_sleep("0x30", "1x30")}),
+        Case("it is awake", "15m", {**_stalled("0x30", "2x30", "9x30", "9x30"), **_sleep("1x30", "0x30")}, (OF_POD,)),
+    ),
+    "PatioServerErrors": (
+        Case("2 in 100", "20m", _responses("0+2x30", "0+98x30"), (OF_MODEL,)),
+        Case("2 in 1000", "20m", _responses("0+2x30", "0+998x30")),
+        Case("no traffic", "20m", _responses("2x30", "98x30")),
+        Case("clients' errors only", "20m", _responses("0x30", "0+50x30", "0+50x30")),
+        Case("a single request that fails", "20m", _responses("0x10 1x20", "0x30")),
+    ),
+    "PatioDrainCut": (
+        Case(
+            "requests were left, and the pod is gone",
+            "12m",
+            {_pod("drains_total", outcome="requests"): "0x10 1 _x20", _pod("drains_total", outcome="drained"): "0x30"},
+            (IN_POD,),
+        ),
+        Case(
+            "all requests ended",
+            "12m",
+            {_pod("drains_total", outcome="requests"): "0x30", _pod("drains_total", outcome="drained"): "0x10 1x20"},
+        ),
+        Case("only a router kept it", "12m", {_pod("drains_total", outcome="router"): "0x10 1x20"}),
+    ),
+    "PatioDiskAlmostFull": (
+        Case("adapters hold it", "20m", _disk(used=95, held=95, free=500, limit=100), (IN_POD,)),
+        Case("others fill it", "20m", _disk(used=20, held=18, free=3, limit=100), (IN_POD,)),
+        Case("files that can be removed", "20m", _disk(used=99, held=20, free=500, limit=100)),
+        Case("room on both", "20m", _disk(used=50, held=50, free=50, limit=100)),
+        Case("nothing was downloaded", "20m", {_pod("engine_up"): "1x30"}),
     ),
     "PatioQueueTimeHigh": (
         Case(
@@ -305,6 +355,15 @@ CASES: Mapping[str, tuple[Case, ...]] = {
                 _pod("engine_up"): "1x20",
             },
             ({**IN_POD, "router": "http://r"},),
+        ),
+        Case(
+            "drained",
+            "7m",
+            {
+                _pod("topology_registered", router="http://r"): "0x20",
+                _pod("engine_up"): "1x20",
+                _pod("draining"): "1x20",
+            },
         ),
         Case(
             "not up either",
@@ -597,6 +656,12 @@ def _sidecar(pod: str, up: str, **adapters: str) -> dict[str, str]:
     found = {_pod("engine_up", pod=pod): up}
     found |= {_pod("topology_registered", pod=pod, router="http://r"): up}
     found |= {_pod("engine_scrape_errors_total", pod=pod, reason="connection"): "0+1x120"}
+    found |= {_model("engine_info", pod=pod): "1x120", _pod("ready", pod=pod): up, _pod("draining", pod=pod): "0x120"}
+    found |= {_pod("drains_total", pod=pod, outcome=outcome): "0x120" for outcome in ("drained", "requests")}
+    for status, values in (("2xx", "0+60x120"), ("4xx", "0+9x120"), ("5xx", "0x120")):
+        found |= {_pod("http_responses_total", pod=pod, inference_engine="vllm", **{"class": status}): values}
+    for kind, size in (("used", 99), ("held", 10), ("free", 900), ("limit", 100)):
+        found |= {_pod("download_disk_bytes", pod=pod, kind=kind): f"{size}x120"}
     return found | {_state(state, pod=pod): values for state, values in adapters.items()}
 
 

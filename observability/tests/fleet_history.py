@@ -24,13 +24,6 @@ LENGTH = 3600
 RECORDINGS = next(metrics_reference.ROOT.glob("tests/**/engine_double/recordings"))
 ENGINES = {EngineKind.VLLM: "vllm/metrics-0.32.0.txt", EngineKind.SGLANG: "sglang/metrics_busy.txt"}
 
-# Where the values of a label are not those that it has elsewhere.
-OF_FAMILY: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("patio_operator_sidecars", "state"): ("reachable", "unreachable", "rejecting", "unknown"),
-    ("patio_operator_sidecar_calls_total", "code"): ("200", "none"),
-    ("patio_operator_api_requests_total", "code"): ("200", "409"),
-    ("patio_operator_profile_rolled_out", "reason"): ("UpToDate",),
-}
 VALUES: Mapping[str, tuple[str, ...]] = {
     "adapter": ("sql-expert", "translator"),
     "call": ("list", "load"),
@@ -40,12 +33,15 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "kind": ("group",),
     "object_name": ("sql-expert",),
     "object_namespace": ("team-0",),
+    "model_name": ("tiny",),
     "operation": ("load", "reload", "restore", "unload"),
     "outcome": ("ok", "error", "permanent", "allowed"),
     "ready": ("True", "False"),
     "reason": ("timeout",),
     "resource": ("pods",),
     "rolled_out": ("True", "False"),
+    "required": ("false",),
+    "revision": ("0123456789ab",),
     "router": ("http://router:30000",),
     "source": ("s3",),
     "state": ("Loaded", "Failed", "Pending", "Downloading", "Loading", "Unloading"),
@@ -53,6 +49,18 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "version": ("0.1.0",),
     "webhook": ("pods", "conversion"),
 }
+VALUES_OF: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "patio_operator_sidecars": {"state": ("reachable", "unreachable", "rejecting", "unknown")},
+    "patio_operator_sidecar_calls_total": {"code": ("200", "none")},
+    "patio_operator_api_requests_total": {"code": ("200", "409")},
+    "patio_operator_profile_rolled_out": {"reason": ("UpToDate",)},
+    "patio:download_disk_bytes": {"kind": ("used", "held", "free", "limit")},
+    "patio:operator_contact_timestamp_seconds": {"kind": ("signed_call", "long_poll")},
+    "patio:downloads": {"state": ("Queued", "Running", "Waiting")},
+    "patio:drains_total": {"outcome": ("drained", "requests")},
+    "patio:waiting_for": {"reason": ("engine", "adapter", "drain")},
+}
+"""Of families whose labels have other values than those of the same name elsewhere."""
 BOUNDS = ("0.01", "0.1", "1.0", "10.0", "+Inf")
 
 Series = tuple[str, Mapping[str, str], float, bool]
@@ -104,8 +112,8 @@ def _own(prefix: str, engine: str) -> Iterator[Series]:
     for name, metric in metrics_reference.metrics().items():
         if metric.is_of_the_engine or not name.startswith(prefix):
             continue
-        known = [OF_FAMILY.get((name, label)) or VALUES.get(label, (engine,)) for label in metric.labels]
-        for values in product(*known):
+        values_of = {**VALUES, **VALUES_OF.get(name, {})}
+        for values in product(*(values_of.get(label, (engine,)) for label in metric.labels)):
             labels = dict(zip(metric.labels, values, strict=True))
             if metric.kind != "histogram":
                 yield name, labels, 60.0 if metric.kind == "counter" else 1.0, metric.kind == "counter"

@@ -16,7 +16,7 @@ from alert_cases import CASES, SCENARIOS, Case, Scenario
 
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability import rules
-from patio_observability.alerts import ALERTS, DEFAULTS, GROUPS, THRESHOLDS, WAITING
+from patio_observability.alerts import ALERTS, DEFAULTS, GROUPS, THRESHOLDS
 from patio_observability.alerts.model import Alert, fill
 from patio_observability.queries import all_queries
 
@@ -210,11 +210,6 @@ def test_every_threshold_is_used_and_every_used_one_is_there() -> None:
     assert len(names) == len(set(names))
     assert {name for alert in ALERTS for name in alert.thresholds} == set(names)
     assert all(threshold.default in threshold.allowed for threshold in THRESHOLDS if threshold.allowed)
-
-
-def test_alerts_wait_only_for_metrics_that_do_not_exist() -> None:
-    assert [name for name, metric in WAITING.items() if metric in metrics_reference.metrics()] == [], "write them"
-    assert not set(WAITING) & {alert.name for alert in ALERTS}
 
 
 def test_every_alert_has_its_section_in_the_runbooks() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from patio_observability import grafana, perses
 from patio_observability.alerts import ALERTS
-from patio_observability.dashboards import DASHBOARDS, WAITING
+from patio_observability.dashboards import DASHBOARDS
 from patio_observability.dashboards.parts import TPOT_BOUNDS, TTFT_BOUNDS
 from patio_observability.layout import COLUMNS, place
 from patio_observability.model import Dashboard, Kind, Panel
@@ -183,14 +183,6 @@ def test_perses_has_every_panel_once(dashboard: Dashboard) -> None:
     assert [variable["spec"]["name"] for variable in spec["variables"]] == [
         variable.name for variable in dashboard.variables
     ]
-
-
-def test_panels_wait_only_for_metrics_that_do_not_exist() -> None:
-    uids = {dashboard.uid for dashboard in DASHBOARDS}
-    assert [entry.metric for entry in WAITING if entry.metric in metrics_reference.metrics()] == [], (
-        "write their panels"
-    )
-    assert {entry.dashboard for entry in WAITING} <= uids
 
 
 def test_every_metric_of_the_products_is_shown() -> None:

@@ -18,11 +18,18 @@ from prometheus_client.registry import Collector
 import patio.metrics.self_metrics
 import patio_operator.settings
 import patio_protocol.errors
-from patio.access.metrics import AccessMetrics
+from patio.access.metrics import AccessMetrics, Contact
 from patio.adapters.metrics import AdapterMetrics
+from patio.downloads.inventory import DiskUsage
 from patio.downloads.metrics import DownloadMetrics
+from patio.drain.metrics import DrainMetrics
+from patio.engine.history import EngineHistory
+from patio.metrics.buckets import SHARED_BOUNDS
+from patio.metrics.engine_life import EngineLifeMetrics
 from patio.metrics.mappings import SOURCES, STANDARD, VOCABULARIES, Derived, Source, Supplied
+from patio.metrics.readiness import ReadinessMetrics
 from patio.metrics.self_metrics import SelfMetrics
+from patio.readiness import BlockerKind
 from patio.settings import VARIABLES, _parser
 from patio.topology.metrics import TopologyMetrics
 from patio_operator.settings import Settings as OperatorSettings
@@ -158,14 +165,22 @@ def vocabularies() -> dict[str, tuple[str, ...]]:
     return dict(VOCABULARIES)
 
 
+def shared_bounds() -> dict[str, tuple[float, ...]]:
+    """Return the bounds of buckets that all engines have, by histogram of the vocabulary."""
+    return dict(SHARED_BOUNDS)
+
+
 def sidecar_metrics() -> list[Metric]:
     """Return the families that the sidecar measures itself."""
     registry = CollectorRegistry()
     report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
     AdapterMetrics(registry, lambda: (report,))
     SelfMetrics(registry, "1", "vllm", "")
-    AccessMetrics(registry, enforced=True)
-    DownloadMetrics(registry)
+    AccessMetrics(registry, True, Contact)
+    DownloadMetrics(registry, tuple, lambda: DiskUsage(0, 0, 0, 0))
+    DrainMetrics(registry, lambda: False)
+    ReadinessMetrics(registry, BlockerKind, tuple)
+    EngineLifeMetrics(registry, "vllm", lambda: EngineHistory(start_seconds=1.0, model_name="m"))
     TopologyMetrics(registry, lambda: TopologyReport(role="client"))
     beside_a_router = CollectorRegistry()
     TopologyMetrics(beside_a_router, lambda: TopologyReport(role="server"))

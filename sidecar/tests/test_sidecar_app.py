@@ -80,6 +80,9 @@ class Pod:
         except AssertionError as error:
             raise AssertionError(f"{error}; {last}; {(self.folder / 'sidecar.log').read_text()[-2000:]}") from None
 
+    async def metrics(self) -> list[str]:
+        return (await self.http.get(f"http://127.0.0.1:{self.sidecar_port}/metrics")).text.splitlines()
+
     async def models(self) -> set[str]:
         answer = await self.http.get(f"http://127.0.0.1:{self.engine_port}/v1/models")
         return {model["id"] for model in answer.json()["data"]} - {"tiny"}
@@ -120,8 +123,14 @@ async def test_adapters_survive_death_of_engine_sidecar_and_both(pod: Pod) -> No
         return not (await pod.client.ready()).ready
 
     await eventually(down, "the sidecar notices")
+    metrics = await pod.metrics()
+    assert 'patio:engine_info{inference_engine="vllm",model_name="tiny"} 1.0' in metrics, "also while it is down"
+    assert "patio:engine_restarts_total 0.0" in metrics
     await pod.start_engine()
     await pod.ready()
+    metrics = await pod.metrics()
+    assert "patio:engine_restarts_total 1.0" in metrics
+    assert any(line.startswith("patio:engine_start_seconds ") for line in metrics)
     assert await pod.models() == set(paths)
 
     await kill(pod.sidecar)

@@ -37,6 +37,13 @@ def of_model(name: str) -> str:
     return f"({own(name)} and on (cluster, namespace, pod) {engine('num_requests_running')})"
 
 
+def with_model(series: str) -> str:
+    """Return series without a model, of the pods that serve the chosen models, with the model's name. Also while the
+    engine is down: the sidecar remembers the name.
+    """
+    return f"{series} * on (cluster, namespace, pod) group_left (model_name) {engine('engine_info')}"
+
+
 def operator(name: str, *matchers: str) -> str:
     """Return the series of one of the operator's families."""
     return _series(f"patio_operator_{name}", OPERATOR, matchers)

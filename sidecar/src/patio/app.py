@@ -27,7 +27,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from patio import __version__
 from patio.access.authorizer import Authorizer
-from patio.access.metrics import AccessMetrics, warn_while_off
+from patio.access.connection_limits import LongPolls
+from patio.access.metrics import AccessMetrics, Contact, warn_while_off
 from patio.adapters.metrics import AdapterMetrics
 from patio.adapters.reconciler import Reconciler
 from patio.adapters.store import Store
@@ -36,6 +37,7 @@ from patio.credentials.token import read_token
 from patio.downloads.downloads import Downloads
 from patio.downloads.metrics import DownloadMetrics
 from patio.drain.drain import Drain
+from patio.drain.metrics import DrainMetrics
 from patio.drain.request_counter import CountSources, RequestCounter
 from patio.engine.address import read_address
 from patio.engine.base import Engine, EngineView
@@ -44,9 +46,12 @@ from patio.engine.sglang import Sglang
 from patio.engine.vllm import Vllm
 from patio.file_limit import raise_file_limit
 from patio.logs import configure
+from patio.metrics.engine_life import EngineLifeMetrics
 from patio.metrics.mappings import renamed_from
+from patio.metrics.readiness import ReadinessMetrics
 from patio.metrics.scrape import Scraper
 from patio.metrics.self_metrics import SelfMetrics
+from patio.readiness import Blocker, BlockerKind
 from patio.routes import Parts, create_app
 from patio.server import LEAVE_SECONDS, Server, configured, limit_loop_errors, listen
 from patio.settings import Settings, read_settings
@@ -112,7 +117,7 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
     registry = CollectorRegistry()
     downloads = Downloads(
         settings.downloads,
-        DownloadMetrics(registry),
+        DownloadMetrics(registry, lambda: downloads.reports(), lambda: downloads.disk_usage),
         random.Random(),  # noqa: S311 - spreads retries, guards nothing
         os.environ,
         new_id=lambda: secrets.token_hex(6),
@@ -133,7 +138,12 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         lambda: reconciler.engine_view.ready,
         random.Random(),  # noqa: S311 - spreads readings, guards nothing
     )
-    drain = Drain(settings.drain, RequestCounter(_sources(settings), clients.drains), topology)
+    drain = Drain(
+        settings.drain,
+        RequestCounter(_sources(settings), clients.drains),
+        topology,
+        lambda outcome, seconds: drain_metrics.count_answer(outcome, seconds),
+    )
     server = topology.server
     adapter_metrics = AdapterMetrics(registry, lambda: reconciler.published.list.adapters)
     self_metrics = SelfMetrics(registry, __version__, settings.engine.value, settings.engine_version)
@@ -156,13 +166,24 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
             access_control_enforced=settings.access.enforced,
         )
 
-    def readiness() -> Readiness:
-        if server is not None:
-            return server.readiness()
-        waiting = drain.waiting_for + reconciler.readiness().waiting_for
-        return Readiness(ready=not waiting, waiting_for=waiting)
+    def blockers() -> tuple[Blocker, ...]:
+        return drain.blockers + reconciler.blockers() if server is None else server.blockers
 
-    access_metrics = AccessMetrics(registry, settings.access.enforced)
+    def readiness() -> Readiness:
+        found = blockers()
+        return Readiness(ready=not found, waiting_for=tuple(blocker.message for blocker in found))
+
+    authorizer = Authorizer(settings.access, time.time)
+    polls = LongPolls()
+    access_metrics = AccessMetrics(
+        registry, settings.access.enforced, lambda: Contact(authorizer.last_accepted, polls.last_from_outside)
+    )
+    drain_metrics = DrainMetrics(registry, lambda: drain.draining)
+    beside_router = (BlockerKind.ROUTER,)
+    beside_engine = (BlockerKind.ENGINE, BlockerKind.ADAPTER, BlockerKind.DRAIN)
+    ReadinessMetrics(registry, beside_engine if server is None else beside_router, blockers)
+    if server is None:
+        EngineLifeMetrics(registry, settings.engine.value, lambda: reconciler.engine_history)
     parts = Parts(
         reconciler,
         downloads,
@@ -173,9 +194,10 @@ def assemble(settings: Settings, store: Store, http: httpx.AsyncClient, stopping
         server,
         None if server is not None else drain,
         stopping,
-        Authorizer(settings.access, time.time),
+        authorizer,
         access_metrics.count_rejection,
         Sealing(settings.access.pod_uid, lambda: read_token(settings.access.token_file)),
+        polls,
     )
     app = create_app(parts, __version__, settings.docs)
     return Sidecar(app, reconciler, downloads, scraper, topology, drain, clients)

@@ -65,7 +65,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         settings = {"root": tmp_path / "root", "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, **settings}
         downloads = Downloads(
             DownloadSettings(**settings),
-            DownloadMetrics(registry or CollectorRegistry()),
+            DownloadMetrics(registry or CollectorRegistry(), lambda: downloads.reports(), lambda: downloads.disk_usage),
             random.Random(0),
             os.environ,
             new_id=lambda: f"d{next(ids)}",
@@ -508,6 +508,51 @@ async def test_what_downloads_did_is_counted(start: Start, s3: S3Server) -> None
         assert 'patio:download_bytes_total{source="s3"} 1000.0' in text
         assert 'patio:download_duration_seconds_count{outcome="Succeeded",source="s3"} 1.0' in text
         assert 'patio:download_failures_total{reason="SourceNotFound",source="s3"} 1.0' in text
+        assert 'patio:download_failures_total{reason="DownloadCorrupt",source="hf"} 0.0' in text
+        assert 'patio:downloads{state="Running"} 0.0' in text
+        assert "patio:download_expected_bytes 0.0" in text
+
+
+async def test_downloads_under_way_are_in_the_metrics(start: Start, s3: S3Server, proxy: Proxy) -> None:
+    registry = CollectorRegistry()
+
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"patio:{name}", labels) or 0.0
+
+    s3.put("gauged", {"m/model.safetensors": content(8 * MEGABYTE)})
+    proxy.rate = 2 * MEGABYTE
+    async with start(registry, endpoint=proxy.url) as downloads:
+        report = downloads.order(request("s3://gauged/m"))
+
+        async def begun() -> bool:
+            return value("download_done_bytes") > 0
+
+        await eventually(begun, "bytes are on disk")
+        assert value("downloads", state="Running") == 1
+        assert value("download_expected_bytes") == 8 * MEGABYTE
+        assert value("download_done_bytes") < 8 * MEGABYTE
+        await downloads.cancel(report.id)
+        assert value("downloads", state="Running") == value("download_expected_bytes") == 0
+
+
+async def test_disk_of_downloads_is_measured_after_each_change(start: Start, s3: S3Server) -> None:
+    s3.put("measured", {"m/model.safetensors": b"x" * 5000})
+    async with start(endpoint=s3.url, limit=1_000_000) as downloads:
+        assert downloads.disk_usage is None, "there is no folder before the first download"
+        report = await fetched(downloads, request("s3://measured/m"))
+
+        async def used() -> bool:
+            return downloads.disk_usage is not None and downloads.disk_usage.used >= 5000
+
+        await eventually(used, "measured")
+        assert downloads.disk_usage is not None
+        assert (downloads.disk_usage.held, downloads.disk_usage.limit) == (0, 1_000_000)
+        downloads.set_in_use({report.folder or ""})
+
+        async def held() -> bool:
+            return downloads.disk_usage is not None and downloads.disk_usage.held == 5000
+
+        await eventually(held, "an adapter holds it")
 
 
 async def test_repository_is_fetched_by_commit_token_stays_with_hub(start: Start) -> None:

@@ -175,7 +175,11 @@ async def order_error(
     """Return why an order can not be, before anything is asked."""
     source = "hf://team/adapter" if kind == "hf" else "s3://bucket/m"
     downloads = Downloads(
-        DownloadSettings(root=folder, **settings), DownloadMetrics(CollectorRegistry()), random.Random(0), {}, str
+        DownloadSettings(root=folder, **settings),
+        DownloadMetrics(CollectorRegistry(), tuple, lambda: None),
+        random.Random(0),
+        {},
+        str,
     )
     order = DownloadRequest(source=source, config=json.dumps(config) if config else None)
     try:

@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from engine_double import Double, running_double
 from patio.drain import request_counter
 from patio.drain.drain import Drain
-from patio.drain.planner import BLIND_SECONDS, CountOutcome, DrainSnapshot, DrainState, RequestCount, observe, plan
+from patio.drain.planner import (
+    BLIND_SECONDS,
+    CountOutcome,
+    DrainSnapshot,
+    DrainState,
+    RequestCount,
+    observe,
+    outcome,
+    plan,
+)
 from patio.drain.request_counter import CountSources, RequestCounter, total
 from patio.drain.settings import DrainSettings
 from patio.settings import Settings
@@ -193,12 +202,16 @@ class Answers:
 
 
 @contextlib.asynccontextmanager
-async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> AsyncIterator[Drain]:
+async def draining(
+    engine: Answers, routers: Routers, settle: float = 0.1, counted: list[str] | None = None
+) -> AsyncIterator[Drain]:
+    counted = [] if counted is None else counted
     sources = CountSources(
         "http://e", "/metrics", ("vllm:num_requests_running",), ("vllm:num_requests_waiting",), loads=False
     )
     async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as http:
-        drain = Drain(DrainSettings(10, settle), RequestCounter(sources, http), routers)
+        counter = RequestCounter(sources, http)
+        drain = Drain(DrainSettings(10, settle), counter, routers, lambda outcome, seconds: counted.append(outcome))
         try:
             yield drain
         finally:
@@ -207,7 +220,8 @@ async def draining(engine: Answers, routers: Routers, settle: float = 0.1) -> As
 
 async def test_router_that_never_lets_go_is_never_drained() -> None:
     engine, routers = Answers(IDLE), Routers()
-    async with draining(engine, routers) as drain:
+    counted: list[str] = []
+    async with draining(engine, routers, counted=counted) as drain:
         answer = await drain.drain(2)
         assert (answer.drained, answer.unregistered, answer.running) == (False, False, 0)
         assert "still has requests" not in answer.message
@@ -216,6 +230,49 @@ async def test_router_that_never_lets_go_is_never_drained() -> None:
         assert (second_answer.drained, second_answer.running) == (False, 5), "a later call looks again"
         engine.answers, routers.has_left = [IDLE], True
         assert (await drain.drain(10)).drained
+        assert counted == ["router", "requests", "drained"]
+
+
+@pytest.mark.parametrize(
+    ("last", "state", "has_left", "expected"),
+    [
+        (QUIET, DrainState.DRAINED, True, "drained"),
+        (QUIET, DrainState.DRAINED, False, "drained"),
+        (BUSY, DrainState.GO_ON, True, "requests"),
+        (QUEUED, DrainState.GO_ON, False, "requests"),
+        (QUIET, DrainState.GO_ON, True, "requests"),
+        (QUIET, DrainState.GO_ON, False, "router"),
+        (GONE, DrainState.GO_ON, False, "router"),
+        (SILENT, DrainState.GO_ON, True, "unknown"),
+        (BLIND, DrainState.GO_ON, False, "unknown"),
+        (BLIND, DrainState.BLIND, True, "unknown"),
+    ],
+)
+def test_outcome_of_a_drain_says_what_may_be_cut(
+    last: RequestCount, state: DrainState, has_left: bool, expected: str
+) -> None:
+    assert outcome(DrainSnapshot(last=last), state, has_left) == expected
+
+
+@ENGINES
+async def test_drain_is_in_the_metrics(engine: str, sidecar: StartSidecar) -> None:
+    async def value(name: str) -> float:
+        text = (await path_of(client).get("http://sidecar/metrics")).text
+        return float(text.split(f"\n{name} ")[1].split("\n")[0])
+
+    async with running_double(engine=engine, tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
+        await eventually(lambda: is_ready(client), "ready")
+        assert await value("patio:draining") == 0
+        assert await value('patio:drains_total{outcome="requests"}') == 0
+        request = asyncio.create_task(completion(double, 30))
+        await double.engine.core.batch.until_running(1)
+        await client.drain(0.5)
+        assert (await value("patio:draining"), await value('patio:waiting_for{reason="drain"}')) == (1, 1)
+        assert await value('patio:drains_total{outcome="requests"}') == 1
+        await request
+        await client.drain()
+        assert await value('patio:drains_total{outcome="drained"}') == 1
+        assert await value("patio:drain_duration_seconds_count") == 2
 
 
 async def test_drained_pod_that_gets_requests_is_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,12 @@ def test_every_sourced_family_comes_out_of_recorded_vllm(recordings: Path) -> No
     assert added["lora_slots"] == {(): 2.0}
     assert added["lora_slots_used"] == {(): 2.0}
     assert added["model_context_tokens"] == {("model_name=tiny",): 512.0}
+    assert added["http_responses_total"] == {("class=2xx",): 93.0, ("class=4xx",): 1.0, ("class=5xx",): 0.0}
+    assert list(added["num_requests_waiting_by_reason"]) == [
+        ("engine=0", "model_name=tiny", "reason=capacity"),
+        ("engine=0", "model_name=tiny", "reason=deferred"),
+    ]
+    assert added["engine_sleep_state"]["engine=0", "model_name=tiny", "sleep_state=awake"] == 1
 
 
 def test_every_sourced_family_comes_out_of_recorded_sglang(recordings: Path) -> None:
@@ -63,6 +69,9 @@ def test_every_sourced_family_comes_out_of_recorded_sglang(recordings: Path) -> 
     # No request was aborted and none was put back: SGLang has these counters from the first one on.
     assert set(SOURCES[EngineKind.SGLANG]) - families(added) == {"request_errors_total", "preemptions_total"}
     assert added["prefix_cache_hits_total"] == {("engine_type=unified", "model_name=tiny"): 13.0}
+    assert added["prompt_tokens_cached_total"] == added["prefix_cache_hits_total"]
+    # /generate, completions and chat completions, and /freeze_gc; /ready and /health answered 503 32 times.
+    assert added["http_responses_total"] == {("class=2xx",): 22.0, ("class=4xx",): 7.0, ("class=5xx",): 0.0}
     (context,) = added["model_context_tokens"].values()
     assert context == 512.0
     assert next(iter(added["model_context_tokens"]))[0] == "engine_type=unified", "its own metric comes before asking"
@@ -81,7 +90,11 @@ def test_vllm_0_6() -> None:
         "request_decode_time_seconds",
         "prefix_cache_queries_total",
         "prefix_cache_hits_total",
+        "prompt_tokens_cached_total",
         "request_errors_total",
+        "num_requests_waiting_by_reason",
+        "http_responses_total",
+        "engine_sleep_state",
     }
     assert added["kv_cache_usage_ratio"] == added["gpu_cache_usage_perc"] == {model: 0.25}
     assert added["kv_cache_capacity_tokens"] == {(): 11560.0 * 16}
@@ -108,6 +121,7 @@ def test_vllm_0_10_new_names_win_over_old_ones() -> None:
     assert added["prefix_cache_queries_total"] == {key: 32.0}
     assert added["prefix_cache_hits_total"] == {key: 16.0}
     assert added["kv_cache_usage_ratio"] == {key: 9.75010481363281e-06}
+    assert added["prompt_tokens_cached_total"] == {key: 16.0}, "the tokens of its own cache, before it had the sum"
     assert added["kv_cache_capacity_tokens"] == {("engine=0",): 25642.0 * 16, ("engine=1",): 25640.0 * 16}
     assert added["inter_token_latency_seconds_count"] == added["time_per_output_token_seconds_count"] == {key: 9.0}
 
@@ -127,6 +141,7 @@ def test_sglang_0_4_6() -> None:
         "kv_cache_usage_ratio",
         "gpu_cache_usage_perc",
         "prefix_cache_hits_total",
+        "prompt_tokens_cached_total",
         "prefix_cache_hit_ratio",
         "requests_finished_total",
         "model_context_tokens",

@@ -100,7 +100,32 @@ def test_vllm_as_recorded_gives_the_standard_families(recordings: Path) -> None:
     ):
         assert f"\n# TYPE patio:{name} " in "\n" + text
     assert 'patio:num_requests_running{inference_engine="vllm",engine="0",model_name="tiny"} 2.0\n' in text
-    assert "patio:num_requests_waiting_by_reason" not in text
+    # A family whose name begins with that of another one.
+    assert text.count("\npatio:num_requests_waiting{") == 1
+    assert text.count("\npatio:num_requests_waiting_by_reason{") == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'http_requests_total{handler="/a",status="2xx"} 4',
+        b'http_requests_total{handler="/a} 7",status="2xx"} 4',
+        b'http_requests_total{handler="/a\\"} 7",status="2xx"} 4.0',
+        b'http_requests_total{handler="/a",status="2xx"} 4 1700000000000',
+        b'http_requests_total{handler="/a",status="2xx"} 4e0',
+        b'http_requests_total {handler="/a",status="2xx"}\t4',
+        b'http_requests_total{handler="/a",status="2xx"} 4 # {trace="x"} 2.0',
+    ],
+)
+def test_derived_family_reads_odd_lines_and_plain_ones_alike(line: bytes) -> None:
+    text = b"# TYPE http_requests_total counter\n" + line + b"\n# HELP next x\n# TYPE next gauge\nnext 1\n"
+    assert b'\npatio:http_responses_total{inference_engine="vllm",class="2xx"} 4.0\n' in added(text)
+
+
+@pytest.mark.parametrize("line", [b'http_requests_total{status="2xx"} 1.2.3', b'http_requests_total{status="2xx"} x'])
+def test_derived_family_leaves_out_what_is_no_number(line: bytes) -> None:
+    text = b"# TYPE http_requests_total counter\n" + line + b'\nhttp_requests_total{status="200"} 5\n'
+    assert b'\npatio:http_responses_total{inference_engine="vllm",class="2xx"} 5.0\n' in added(text)
 
 
 def test_source_that_is_absent_gives_no_series(recordings: Path) -> None:
@@ -239,7 +264,7 @@ vllm:num_requests_running{model_name="m"} 4.0
 def test_openmetrics_stays_openmetrics() -> None:
     registry = CollectorRegistry()
     self_metrics = sidecar_metrics(registry)
-    self_metrics.scrape_errors.labels("timeout").inc()
+    self_metrics.scrape_errors.count("timeout")
     rules = compile_rules(EngineKind.VLLM, tuple(VOCABULARIES), Format.OPENMETRICS)
     page = rewrite(OPENMETRICS, rules, self_metrics.text(Format.OPENMETRICS)).text
     assert page.startswith(OPENMETRICS.removesuffix(b"# EOF\n"))
@@ -251,7 +276,10 @@ def test_openmetrics_stays_openmetrics() -> None:
     assert len(families_by_name["patio:e2e_request_latency_seconds"].samples) == 5
     assert "matrixinfer:e2e_request_latency_seconds" in families_by_name
     assert families_by_name["patio:kv_cache_capacity_tokens"].samples[0].value == 64
-    assert families_by_name["patio:engine_scrape_errors"].samples[0].value == 1
+    errors = {
+        sample.labels["reason"]: sample.value for sample in families_by_name["patio:engine_scrape_errors"].samples
+    }
+    assert (errors["timeout"], errors["status"]) == (1, 0)
     (running,) = families_by_name["patio:num_requests_running"].samples
     assert running.labels == {"model_name": "m", "inference_engine": "vllm"}
 
@@ -381,9 +409,10 @@ def test_unprefixed_families_and_any_label_order_pass_untouched() -> None:
         b'vllm:num_requests_running{engine="0",model_name="m"} 1\n'
         b'vllm:num_requests_running{model_name="m",engine="1"} 2\n'
     )
-    additions = added(text)
-    assert additions.count(b"\n") == 4
-    assert sorted(samples(additions).values()) == [1, 2]
+    page = added(text)
+    families = {name for name, _ in samples(page)}
+    assert families == {"patio:num_requests_running", "patio:http_responses_total"}
+    assert sorted(value for (name, _), value in samples(page).items() if name == "patio:num_requests_running") == [1, 2]
 
 
 def test_every_family_of_a_table_is_a_standard_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +19,16 @@ import uvicorn
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
+import patio.access.metrics
 from engine_double import Double, running_double
 from patio.access.authorizer import Authorizer
-from patio.access.metrics import AccessMetrics
+from patio.access.metrics import CODES, AccessMetrics, Contact
 from patio.access.settings import AccessSettings
 from patio.adapters.store import Store
 from patio.app import Sidecar, assemble
 from patio.routes.access import add_access
 from patio.settings import Settings
-from patio_protocol.authentication import MAX_BODY, body_digest
+from patio_protocol.authentication import MAX_BODY, PROOF_MISSING, UNKNOWN_KEY, body_digest
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
 from patio_protocol.errors import RejectedError
@@ -145,7 +147,7 @@ async def test_tiny_scrape_timeouts_are_no_errors_of_the_engine(
         for seconds in ("0.000001", "1e-300", "nan", "-1") * 10:
             answer = await pod.outside.get("/metrics", headers={"x-prometheus-scrape-timeout-seconds": seconds})
             assert "\npatio:engine_up 1.0" in answer.text
-            assert "patio:engine_scrape_errors_total{" not in answer.text
+            assert not re.search(r"^patio:engine_scrape_errors_total\{.*\} [^0]", answer.text, re.MULTILINE)
         assert [record.getMessage() for record in caplog.records if record.name.startswith("patio")] == []
 
 
@@ -161,6 +163,8 @@ async def test_signed_calls_load_and_unload_with_single_use_proofs(start_pod: St
     load = load_request("a", path).model_dump_json().encode()
     async with running_double(engine="vllm") as double, start_pod(double) as pod:
         jti = "a-random-id-of-a-proof"
+        assert contact((await pod.inside.get("/metrics")).text) == 0
+        began = time.time()
         response = await pod.call_signed("POST", "/v1/load_lora_adapter", load, jti=jti)
         assert (response.status_code, response.json()["state"]) == (200, "Loaded")
         unload = b'{"lora_name": "a"}'
@@ -172,7 +176,39 @@ async def test_signed_calls_load_and_unload_with_single_use_proofs(start_pod: St
         assert double.adapters == {"a": path}
         assert (await pod.call_signed("POST", "/v1/unload_lora_adapter", unload)).json()["unloaded"] is True
         assert double.adapters == {}
-        assert 'patio:access_denials_total{code="ProofReplayed"} 1.0' in (await pod.inside.get("/metrics")).text
+        text = (await pod.inside.get("/metrics")).text
+        assert 'patio:access_denials_total{code="ProofReplayed"} 1.0' in text
+        assert began <= contact(text) <= time.time()
+
+
+def contact(text: str, kind: str = "signed_call") -> float:
+    """Return when the operator last called, as the metrics say."""
+    series = re.escape(f'patio:operator_contact_timestamp_seconds{{kind="{kind}"}} ')
+    (value,) = re.findall(rf"^{series}(\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
+async def test_long_polls_from_outside_are_contact_with_the_operator(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        revision = (await pod.inside.get("/v1/lora_adapters")).json()["revision"]
+        for caller, contacted in ((pod.inside, False), (pod.outside, True)):
+            await caller.get(f"/v1/lora_adapters?revision={revision}&wait=0.01")
+            assert (contact((await pod.inside.get("/metrics")).text, "long_poll") > 0) is contacted
+
+
+async def test_rejected_calls_are_no_contact_with_the_operator(start_pod: StartPod) -> None:
+    async with running_double(engine="vllm") as double, start_pod(double) as pod:
+        assert (await pod.outside.post("/v1/load_lora_adapter", json={})).status_code == 401
+        assert (await pod.outside.get("/health")).status_code == 200
+        assert contact((await pod.inside.get("/metrics")).text) == 0
+
+
+def test_every_code_of_a_rejection_is_counted_from_the_start() -> None:
+    folder = Path(patio.access.metrics.__file__).parents[1]
+    sources = "".join(
+        (folder / name).read_text() for name in ("access/proof.py", "access/limits.py", "routes/access.py")
+    )
+    assert set(re.findall(r'RequestRejection\(\s*"(\w+)"', sources)) | {PROOF_MISSING, UNKNOWN_KEY} == set(CODES)
 
 
 async def test_body_that_was_not_signed_changes_nothing(start_pod: StartPod, tmp_path: Path) -> None:
@@ -367,5 +403,9 @@ async def test_client_raises_a_denial_as_a_rejection(start_pod: StartPod) -> Non
 
 def test_families_of_access_exist_from_the_start() -> None:
     registry = CollectorRegistry()
-    AccessMetrics(registry, True)
-    assert {family.name for family in registry.collect()} == {"patio:access_control_enforced", "patio:access_denials"}
+    AccessMetrics(registry, True, Contact)
+    assert {family.name for family in registry.collect()} == {
+        "patio:access_control_enforced",
+        "patio:access_denials",
+        "patio:operator_contact_timestamp_seconds",
+    }

@@ -4,9 +4,8 @@ from patio_observability.alerts.adapters import ADAPTERS
 from patio_observability.alerts.engines import ENGINES
 from patio_observability.alerts.operator import OPERATOR
 from patio_observability.alerts.thresholds import DEFAULTS, THRESHOLDS
-from patio_observability.alerts.waiting import WAITING
 
 GROUPS = (ENGINES, ADAPTERS, OPERATOR)
 ALERTS = tuple(alert for group in GROUPS for alert in group.alerts)
 
-__all__ = ["ALERTS", "DEFAULTS", "GROUPS", "THRESHOLDS", "WAITING"]
+__all__ = ["ALERTS", "DEFAULTS", "GROUPS", "THRESHOLDS"]

@@ -162,10 +162,52 @@ ADAPTERS = Group(
             ),
         ),
         Alert(
+            "PatioDiskAlmostFull",
+            "warning",
+            "15m",
+            # Files that no adapter uses are removed when a download needs their room: they do not count.
+            "(\n"
+            '  max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="limit"})\n'
+            '  - max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="held"})\n'
+            ') / (max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="limit"}) > 0) < ${downloadRoom}\n'
+            "or (\n"
+            '  max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="free"})\n'
+            '  + max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="used"})\n'
+            '  - max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="held"})\n'
+            ') / (max by (cluster, namespace, pod) (patio:download_disk_bytes{kind="limit"}) > 0) < ${downloadRoom}',
+            "The disk of downloads is almost full",
+            "Pod {{ $labels.namespace }}/{{ $labels.pod }} has room for {{ $value | humanizePercentage }} of what its "
+            "downloads may take.",
+            "patio-adapters",
+            POD,
+            Runbook(
+                "The adapters that the pod uses take nearly all that downloads may have, or others fill the disk. "
+                "Files that no adapter of the pod uses count as room, since the sidecar removes them.",
+                "The next new adapter, or new revision, fails with `NoSpace`. Loaded adapters stay loaded.",
+                (
+                    Look(
+                        "curl -s localhost:9091/metrics | grep patio:download_disk_bytes",
+                        "`held` near `limit`: too many adapters. `free` small and `used` small: others fill the disk.",
+                    ),
+                    Look(
+                        "kubectl exec POD -n NAMESPACE -c ENGINE -- df -h /var/lib/patio-adapters",
+                        "The file system, and whether it is the node's (an emptyDir) or a volume.",
+                    ),
+                ),
+                (
+                    "Raise `sidecar.downloadLimit` or the size of the volume.",
+                    "Remove adapters, or spread them over more pods.",
+                    "On a volume that pods share, adapters of other pods are not counted as held: remove theirs.",
+                ),
+                "A node whose disk is nearly full all the time. Set `sidecar.downloadLimit`, or lower `downloadRoom`.",
+            ),
+        ),
+        Alert(
             "PatioNotRegistered",
             "critical",
             "5m",
-            "(patio:topology_registered == 0) and on (cluster, namespace, pod) (patio:engine_up == 1)",
+            "(patio:topology_registered == 0) and on (cluster, namespace, pod) (patio:engine_up == 1)\n"
+            "  unless on (cluster, namespace, pod) (patio:draining == 1)",
             "A router does not list an engine that is up",
             "The router {{ $labels.router }} does not list the engine in pod {{ $labels.namespace }}/{{ $labels.pod "
             "}}.",
@@ -191,8 +233,6 @@ ADAPTERS = Group(
                     "[Registration with a router](../reference/reasons.md#registration-with-a-router) says what each "
                     "reason means.",
                 ),
-                "A pod that drains is removed from the router before it ends: less than 5 minutes with usual grace "
-                "periods.",
             ),
         ),
         Alert(

@@ -132,6 +132,9 @@ ENGINES = Group(
             # Apart, since a prefill or a decode worker may have only one of the two.
             "    sum by (cluster, namespace, pod, model_name) (rate(patio:output_tokens_total[5m])) > 0\n"
             "    or sum by (cluster, namespace, pod, model_name) (rate(patio:input_tokens_total[5m])) > 0\n"
+            # Asleep, an engine keeps its queue on purpose.
+            "    or max by (cluster, namespace, pod, model_name) "
+            '(patio:engine_sleep_state{sleep_state!="awake"}) == 1\n'
             "  )",
             "An engine has requests and generates no token",
             "The engine in pod {{ $labels.namespace }}/{{ $labels.pod }} has {{ $value }} requests or more for 5 "
@@ -161,7 +164,7 @@ ENGINES = Group(
                     "In a group with leader and workers, delete the leader: the workers are recreated with it.",
                     "It comes back on the same node: cordon the node.",
                 ),
-                "vLLM in sleep mode with requests in its queue, and a profiler that is stopped in the engine.",
+                "A profiler that is stopped in the engine. vLLM in sleep mode does not fire it.",
             ),
         ),
         Alert(
@@ -395,6 +398,83 @@ ENGINES = Group(
                 ),
                 "On SGLang most aborts are clients that hang up: look at the clients' timeouts. Raise "
                 "`failedRequests`.",
+            ),
+        ),
+        Alert(
+            "PatioServerErrors",
+            "warning",
+            "10m",
+            "sum by (cluster, namespace, model_name) (\n"
+            '  rate(patio:http_responses_total{class="5xx"}[5m])\n'
+            "    * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            ") / (sum by (cluster, namespace, model_name) (\n"
+            "  rate(patio:http_responses_total[5m])\n"
+            "    * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            ") > 0)\n"
+            "  > ${serverErrors}\n"
+            "  and sum by (cluster, namespace, model_name) (\n"
+            "    rate(patio:http_responses_total[5m])\n"
+            "      * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            "  ) > ${minimumRequestRate}",
+            "Engines answer with server errors",
+            "{{ $value | humanizePercentage }} of the responses of {{ $labels.model_name }} in {{ $labels.namespace }} "
+            "have a status of 500 or more.",
+            "patio-fleet",
+            MODEL,
+            Runbook(
+                "The HTTP servers of the engines answer with 5xx. Requests of probes, sidecars and Prometheus are not "
+                "counted.",
+                "Errors instead of answers.",
+                (
+                    Look(
+                        "kubectl logs POD -n NAMESPACE -c ENGINE --since=15m | grep -E ' 5[0-9][0-9]|Traceback' | tail "
+                        "-50",
+                        "Which route fails, and the exception.",
+                    ),
+                    Look(
+                        f"{_PAGE} | grep -E '^patio:(http_responses_total|requests_finished_total)'",
+                        "Whether this pod has them, and how many of its responses they are.",
+                    ),
+                ),
+                (
+                    "503 on all pods: the engines are overloaded or restart. Add pods.",
+                    "500 on one pod: delete it. On all: roll back the last change of the engine, the model or an "
+                    "adapter.",
+                ),
+            ),
+        ),
+        Alert(
+            "PatioDrainCut",
+            "warning",
+            "0m",
+            'sum by (cluster, namespace, pod) (\n  increase(patio:drains_total{outcome="requests"}[15m])\n) > 0',
+            "A pod was stopped before its last request ended",
+            "The drain of pod {{ $labels.namespace }}/{{ $labels.pod }} was over while its engine had requests.",
+            "patio-engine",
+            POD,
+            Runbook(
+                "The time of a drain was over, and the engine still had requests, or had some a moment before. The "
+                "kubelet stops the engine then. Prometheus sees it only if it scrapes the pod between the drain's end "
+                "and the pod's, so no alert does not mean that no request was cut.",
+                "vLLM aborts these requests. SGLang finishes them if the grace period allows it.",
+                (
+                    Look(
+                        "kubectl logs POD -n NAMESPACE -c patio --since=1h | grep 'drain '",
+                        "When the drain began, for how many seconds, and whether it ended. A pod that is gone has no "
+                        "log here: look where your logs are collected.",
+                    ),
+                    Look(
+                        "kubectl get pod POD -n NAMESPACE -o jsonpath='{.spec.terminationGracePeriodSeconds}'",
+                        "The drain has three quarters of it or more: [Drain](../concepts/drain.md).",
+                    ),
+                ),
+                (
+                    "Raise `terminationGracePeriodSeconds` above the longest answer.",
+                    "Limit the length of answers (`max_tokens`).",
+                    "A router that sends requests to a pod that leaves: see [PatioNotRegistered]"
+                    "(adapters.md#pationotregistered).",
+                ),
+                "A script that calls the drain with a short timeout again and again.",
             ),
         ),
         Alert(

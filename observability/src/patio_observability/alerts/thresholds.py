@@ -29,6 +29,8 @@ THRESHOLDS = (
     Threshold("scrapeErrors", 3, "Failed scrapes of an engine in 15 minutes."),
     Threshold("loadsPerAdapter", 3, "Loads in 30 minutes for each adapter of a pod."),
     Threshold("downloadFailures", 5, "Failed attempts at downloads in 30 minutes."),
+    Threshold("downloadRoom", 0.1, "Share of the limit of downloads that is still to be had."),
+    Threshold("serverErrors", 0.01, "Share of HTTP responses with a status of 500 or more."),
     Threshold("rejectedCalls", 3, "Rejected calls to a sidecar in 15 minutes."),
     Threshold("rejectedAdmissions", 5, "Pods that the webhook rejects in 15 minutes."),
     Threshold("admissionSeconds", 1, "Seconds of an admission, p99."),

@@ -165,6 +165,32 @@ MATRIX = Row(
             empty="No adapters",
             stacked=True,
         ),
+        graph(
+            "Revisions",
+            "Pods by the revision of each adapter that their engine serves. A pod that serves none has an empty one.",
+            "Two revisions of one adapter at a time are a rollout in progress, or one that stopped.",
+            Unit.COUNT,
+            Query(count(own("lora_adapter_info", CHOSEN), "adapter", "revision"), "{{adapter}} {{revision}}"),
+            width=12,
+            empty="No adapters",
+            stacked=True,
+        ),
+        graph(
+            "Longest time in a state",
+            "Seconds since each adapter entered a state that should pass, on the pod where that is longest.",
+            "Pending or Downloading for long: `kubectl describe lora NAME`. Runbook: PatioAdapterStuck.",
+            Unit.SECONDS,
+            Query(
+                fullest(
+                    f"""time() - {own("lora_adapter_state_since_seconds", CHOSEN, 'state!="Loaded"')}""",
+                    "adapter",
+                    "state",
+                ),
+                "{{adapter}} {{state}}",
+            ),
+            width=12,
+            empty="None",
+        ),
     ),
 )
 
@@ -264,6 +290,51 @@ DOWNLOADS = Row(
             Query(total(increase(own("download_failures_total"), "5m"), "source", "reason"), "{{source}} {{reason}}"),
             empty="None",
             bars=True,
+        ),
+        graph(
+            "Unfinished",
+            "Downloads that have not ended, by state.",
+            "Waiting for long: another pod writes to the same folder, or the source fails and the next attempt waits.",
+            Unit.COUNT,
+            Query(total(own("downloads"), "state"), "{{state}}"),
+            empty="None",
+            stacked=True,
+        ),
+        graph(
+            "Progress",
+            "Share of the bytes of unfinished downloads that are on disk, for each pod.",
+            "A line that does not rise is a source that does not send: see the failed attempts.",
+            Unit.SHARE,
+            Query(
+                ratio(
+                    total(own("download_done_bytes"), "namespace", "pod"),
+                    total(own("download_expected_bytes"), "namespace", "pod"),
+                ),
+                "{{pod}}",
+            ),
+            empty="No downloads",
+            greatest=1,
+            opens_pod=True,
+        ),
+        graph(
+            "Disk",
+            "Share of the limit of downloads that files take on each pod, and that adapters in use hold. The other "
+            "files are removed when a download needs the room.",
+            "Held near the limit: remove adapters, or raise the limit. Runbook: PatioDiskAlmostFull.",
+            Unit.SHARE,
+            *(
+                Query(
+                    ratio(
+                        total(own("download_disk_bytes", f'kind="{kind}"'), "namespace", "pod"),
+                        total(own("download_disk_bytes", 'kind="limit"'), "namespace", "pod"),
+                    ),
+                    f"{{{{pod}}}} {kind}",
+                )
+                for kind in ("used", "held")
+            ),
+            empty="No downloads",
+            greatest=1,
+            opens_pod=True,
         ),
     ),
 )

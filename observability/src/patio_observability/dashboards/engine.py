@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patio_observability.dashboards.parts import GREEN, LISTED, PODS, RED, UP, bad_from
+from patio_observability.dashboards.parts import AWAKE, DRAINING, GREEN, LISTED, PODS, RED, UP, bad_from
 from patio_observability.model import Dashboard, Kind, Panel, Query, Row, Step, Unit, graph, stat
 from patio_observability.promql import (
     engine,
@@ -17,10 +17,12 @@ from patio_observability.promql import (
     of_model,
     or_zero,
     own,
+    own_quantile,
     quantile,
     rate,
     ratio,
     total,
+    with_model,
     within,
 )
 
@@ -199,6 +201,30 @@ LOAD = Row(
                 LEGEND,
             ),
         ),
+        _by_pod(
+            "Waiting, by reason",
+            "Requests in the queue of each pod, by why they wait. vLLM only.",
+            "`capacity` needs more pods. `deferred` waits for an adapter's slot or for a transfer of KV cache.",
+            Unit.COUNT,
+            Query(total(engine("num_requests_waiting_by_reason"), *BY_POD, "reason"), f"{LEGEND} {{{{reason}}}}"),
+        ),
+        _by_pod(
+            "Responses, by class",
+            "HTTP responses a second of each pod, by class of status, without probes and lists.",
+            "A pod with `5xx` among others without is broken: its engine's log says why. Runbook: PatioServerErrors.",
+            Unit.REQUESTS_PER_SECOND,
+            Query(total(with_model(rate(own("http_responses_total"))), *BY_POD, "class"), f"{LEGEND} {{{{class}}}}"),
+        ),
+        Panel(
+            "Asleep",
+            "Whether each pod's engine is awake, or in vLLM's sleep mode. vLLM only.",
+            "An engine that is asleep answers no request: wake it up, or take the pod out of service.",
+            (Query(grouped("min", engine("engine_sleep_state", 'sleep_state="awake"'), *BY_POD), LEGEND),),
+            Unit.STATE,
+            Kind.STATE_TIMELINE,
+            empty="No sleep mode",
+            states=AWAKE,
+        ),
     ),
 )
 
@@ -282,8 +308,8 @@ CACHE = Row(
             greatest=1,
         ),
         graph(
-            "Prefix cache hits",
-            "Share of prompt tokens that the prefix cache had.",
+            "Cached prompt tokens",
+            "Share of prompt tokens that the engine's own prefix cache had, and that any cache had.",
             "A low share with equal prompts: route requests of one prompt to one pod.",
             Unit.SHARE,
             Query(
@@ -291,7 +317,14 @@ CACHE = Row(
                     total(rate(engine("prefix_cache_hits_total")), *BY_POD),
                     total(rate(engine("input_tokens_total")), *BY_POD),
                 ),
-                LEGEND,
+                f"{LEGEND} own",
+            ),
+            Query(
+                ratio(
+                    total(rate(engine("prompt_tokens_cached_total")), *BY_POD),
+                    total(rate(engine("input_tokens_total")), *BY_POD),
+                ),
+                f"{LEGEND} any",
             ),
             greatest=1,
         ),
@@ -331,6 +364,64 @@ CACHE = Row(
     ),
 )
 
+LIFE = Row(
+    "Start, readiness and drain",
+    (
+        graph(
+            "Not ready, since it waits for",
+            "What each pod's readiness waits for: its engine, a number of required adapters, or its end after a drain.",
+            "`engine` for long: runbook PatioEngineNotStarted. `adapter`: see the dashboard of the adapters.",
+            Unit.COUNT,
+            Query(f"{total(own('waiting_for'), *BY_POD, 'reason')} > 0", f"{LEGEND} {{{{reason}}}}"),
+            empty="All pods are ready",
+        ),
+        graph(
+            "Restarts of the engine",
+            "Times in each hour that each pod's engine was ready again after nothing had listened on its port.",
+            "`kubectl logs --previous` has the last words of the engine.",
+            Unit.COUNT,
+            Query(total(increase(own("engine_restarts_total"), "1h"), *BY_POD), LEGEND),
+            empty="None",
+            bars=True,
+        ),
+        graph(
+            "Start of the engine",
+            "Seconds that each engine's last start took, from when nothing listened on its port.",
+            "Pods of one model should take about the same. A slow one has a slow disk, or downloads the model.",
+            Unit.SECONDS,
+            Query(fullest(own("engine_start_seconds"), *BY_POD), LEGEND),
+            empty="No start was seen",
+        ),
+        Panel(
+            "Drained",
+            "Which pods were drained, or are being. Such a pod is out of service until its sidecar restarts.",
+            "A pod that stays drained and is not deleted serves nothing: delete it.",
+            (Query(fullest(own("draining"), *BY_POD), LEGEND),),
+            Unit.STATE,
+            Kind.STATE_TIMELINE,
+            empty="None",
+            states=DRAINING,
+        ),
+        graph(
+            "Drains, by outcome",
+            "Answered calls for a drain in each hour, by outcome.",
+            "`requests`: requests were running when the time was over. Runbook: PatioDrainCut.",
+            Unit.COUNT,
+            Query(total(increase(own("drains_total"), "1h"), *BY_POD, "outcome"), f"{LEGEND} {{{{outcome}}}}"),
+            empty="None",
+            bars=True,
+        ),
+        graph(
+            "Duration of a drain, p95",
+            "Seconds from a call for a drain to its answer.",
+            "Near the timeout, requests are cut: raise terminationGracePeriodSeconds of the pods.",
+            Unit.SECONDS,
+            Query(own_quantile(0.95, own("drain_duration_seconds"), "namespace"), "{{namespace}}"),
+            empty="None",
+        ),
+    ),
+)
+
 SIDECAR = Row(
     "Sidecar",
     (
@@ -340,6 +431,7 @@ SIDECAR = Row(
             "Near the scrape timeout the engine's process is busy: give it more CPU.",
             Unit.SECONDS,
             Query(fullest(own("scrape_duration_seconds"), *BY_POD), LEGEND),
+            width=6,
             empty="None",
         ),
         graph(
@@ -351,6 +443,7 @@ SIDECAR = Row(
                 total(increase(own("engine_scrape_errors_total"), "5m"), *BY_POD, "reason"),
                 f"{LEGEND} {{{{reason}}}}",
             ),
+            width=6,
             empty="None",
         ),
         graph(
@@ -359,6 +452,20 @@ SIDECAR = Row(
             "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRejected.",
             Unit.COUNT,
             Query(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code"), f"{LEGEND} {{{{code}}}}"),
+            width=6,
+            empty="None",
+        ),
+        graph(
+            "Since the operator's last call",
+            "Seconds since each sidecar got a long-poll, and accepted a call that the operator signed. Only orders are "
+            "signed, so on a pod whose adapters do not change the last one may be days old.",
+            "A long-poll that is minutes old: a NetworkPolicy on one pod, the operator on all.",
+            Unit.SECONDS,
+            Query(
+                fullest(f"time() - ({own('operator_contact_timestamp_seconds')} > 0)", *BY_POD, "kind"),
+                f"{LEGEND} {{{{kind}}}}",
+            ),
+            width=6,
             empty="None",
         ),
     ),
@@ -506,5 +613,5 @@ ENGINE = Dashboard(
     "Patio / Engine",
     "The pods of one model, side by side, to find the one that differs. Choose one pod to see it alone.",
     PODS,
-    (NOW, LOAD, LATENCY, CACHE, SIDECAR, TOPOLOGY, CONTAINERS, GPUS),
+    (NOW, LOAD, LATENCY, CACHE, LIFE, SIDECAR, TOPOLOGY, CONTAINERS, GPUS),
 )

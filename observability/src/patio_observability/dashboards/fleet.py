@@ -33,6 +33,7 @@ from patio_observability.promql import (
     rate,
     ratio,
     total,
+    with_model,
     within,
 )
 
@@ -65,6 +66,27 @@ NOW = Row(
             Unit.COUNT,
             Step(0, GREEN),
             Step(1, RED),
+        ),
+        stat(
+            "Not ready",
+            "Pods whose sidecar answers /ready with 503: Services send them nothing.",
+            "The dashboard of the pod says what its readiness waits for.",
+            or_zero(count(f"{own('ready')} == 0")),
+            Unit.COUNT,
+            Step(0, GREEN),
+            *bad_from(1),
+        ),
+        stat(
+            "Server errors",
+            "Share of HTTP responses with a status of 500 or more, without probes and lists.",
+            "See which model fails, then the engine's log. Runbook: PatioServerErrors.",
+            ratio(
+                total(with_model(rate(own("http_responses_total", 'class="5xx"')))),
+                total(with_model(rate(own("http_responses_total")))),
+            ),
+            Unit.SHARE,
+            Step(0, GREEN),
+            *bad_from(0.001, 0.01),
         ),
         stat(
             "Requests",
@@ -184,10 +206,18 @@ MODELS = Row(
     (
         Panel(
             "Models",
-            "One line for each model and engine.",
+            "One line for each model and engine, also while no engine of it is up.",
             "A click on a model filters by it. Start with the model that has errors or waiting requests.",
             (
-                Query(count(grouped("count", engine("num_requests_running"), *MODEL, "pod"), *MODEL), "Pods"),
+                Query(count(engine("engine_info"), *MODEL), "Pods"),
+                Query(
+                    total(
+                        f"{own('engine_up')} * on (cluster, namespace, pod) "
+                        f"group_left (model_name, inference_engine) {engine('engine_info')}",
+                        *MODEL,
+                    ),
+                    "Up",
+                ),
                 Query(
                     total(rate(engine("requests_finished_total")), *MODEL), "Requests", unit=Unit.REQUESTS_PER_SECOND
                 ),
@@ -224,6 +254,7 @@ PODS_ROW = Row(
             "A click on a pod opens its dashboard. Start with pods that are not up or have failed adapters.",
             (
                 Query(fullest(own("engine_up"), *POD), "Engine is", states=UP),
+                Query(fullest(own("ready"), *POD), "Ready"),
                 Query(total(engine("num_requests_running"), *POD, "model_name"), "Running"),
                 Query(total(engine("num_requests_waiting"), *POD, "model_name"), "Waiting"),
                 Query(fullest(engine("kv_cache_usage_ratio"), *POD, "model_name"), "KV cache", unit=Unit.SHARE),
@@ -376,6 +407,16 @@ THROUGHPUT = Row(
             ),
         ),
         graph(
+            "Responses, by class",
+            "HTTP responses a second by class of status, without probes, metrics, lists, and loads of adapters.",
+            "`5xx` is the engine's fault, `4xx` the client's. Runbook: PatioServerErrors.",
+            Unit.REQUESTS_PER_SECOND,
+            Query(
+                total(with_model(rate(own("http_responses_total"))), "namespace", "model_name", "class"),
+                "{{model_name}} {{class}}",
+            ),
+        ),
+        graph(
             "Errors",
             "Requests a second that vLLM rejected at admission, or that SGLang aborted.",
             "Rejections mean a full queue: add pods. Runbook: PatioRequestsFail.",
@@ -391,6 +432,7 @@ THROUGHPUT = Row(
             "Add pods, or lower the number of sequences in a batch. Runbook: PatioPreemptionsHigh.",
             Unit.OPERATIONS_PER_SECOND,
             Query(total(rate(engine("preemptions_total")), "namespace", "model_name"), "{{model_name}}"),
+            width=16,
         ),
         graph(
             "Prompt length",

@@ -45,6 +45,8 @@ TPOT_SLO = CustomVariable("tpot_slo", "Each token within (s)", TPOT_BOUNDS, "0.1
 PODS = (CLUSTER, NAMESPACE, MODEL_NAME, INFERENCE_ENGINE, GROUP, ROLE, POD_NAME)
 
 UP = (State(0, "Not up", RED), State(1, "Up", GREEN))
+AWAKE = (State(0, "Asleep", YELLOW), State(1, "Awake", GREEN))
+DRAINING = (State(0, "In service", GREEN), State(1, "Drained", ORANGE))
 LISTED = (State(0, "Not listed", RED), State(1, "Listed", GREEN))
 
 NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet")

@@ -66,6 +66,8 @@ class Authorizer:
         self._began = monotonic()
         self._keys = Keys(frozenset(settings.keys))
         self._used = UsedProofs()
+        self.last_accepted = 0.0
+        """Unix seconds of the last call whose proof was accepted; 0: none since the start."""
 
     def is_open(self, call: Call, openness: Openness) -> bool:
         """Whether a call that reaches an endpoint needs no proof."""
@@ -102,6 +104,8 @@ class Authorizer:
         if rejection is None:
             use = self._used.use(claims.jti, claims.exp, self._monotonic())
             rejection = {Use.FIRST: None, Use.REUSED: REPLAYED, Use.FULL: TOO_MANY}[use]
+        if rejection is None:
+            self.last_accepted = self._clock()
         return rejection
 
     def _missing(self, openness: Openness) -> RequestRejection:

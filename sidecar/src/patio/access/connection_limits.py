@@ -92,6 +92,8 @@ class LongPolls:
         self._in_any_case = in_any_case
         self._waiting: dict[str, int] = {}
         self._total = 0
+        self.last_from_outside = 0.0
+        """Unix seconds of the last one that another pod made; 0: none since the start."""
 
     def __len__(self) -> int:
         return self._total

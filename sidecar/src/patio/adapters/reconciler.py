@@ -39,8 +39,10 @@ from patio.adapters.published_state import PublishedState
 from patio.adapters.snapshot import AdapterSnapshot, State, paths_in_use, pruned, with_credentials, with_progress
 from patio.adapters.store import Store
 from patio.engine.base import Engine, EngineView
+from patio.engine.history import EngineHistory, after_view
+from patio.readiness import Blocker, BlockerKind
 from patio.rejection import Rejection
-from patio_protocol.adapters import AdapterReport, LoadRequest, Readiness
+from patio_protocol.adapters import AdapterReport, LoadRequest
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,8 @@ class Reconciler:
         self._observers = Observers(engine, fetcher, self._state, self._commits, self._fingerprints, self._changed.set)
         self.published = PublishedState(engine, boot)
         """What the API shows of the adapters."""
+        self.engine_history = EngineHistory()
+        """What was seen of the engine since the start."""
         self._requeue_at = float("inf")
         """When to plan again though nothing changed."""
         self._disk: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
@@ -119,14 +123,13 @@ class Reconciler:
         """What the engine answered to the last poll."""
         return self._state.snapshot.view
 
-    def readiness(self) -> Readiness:
-        """Return whether the pod may get requests, and every reason why not."""
-        waiting: tuple[str, ...] = ()
+    def blockers(self) -> tuple[Blocker, ...]:
+        """Return every reason why the pod must not get requests; none: it may."""
         view = self.engine_view
-        if not view.ready:
-            waiting = (f"engine: {view.problem or 'not polled yet'}",)
-        waiting += readiness_blockers(self._snapshot(), self.published.list.adapters)
-        return Readiness(ready=not waiting, waiting_for=waiting)
+        message = f"engine: {view.problem or 'not polled yet'}"
+        engine = () if view.ready else (Blocker(BlockerKind.ENGINE, message),)
+        waiting = readiness_blockers(self._snapshot(), self.published.list.adapters)
+        return (*engine, *(Blocker(BlockerKind.ADAPTER, message) for message in waiting))
 
     async def order_load(self, request: LoadRequest) -> Rejection | None:
         """Take in an order to load an adapter, or to stage its files. Raise `OSError` when it cannot be stored; then
@@ -191,7 +194,9 @@ class Reconciler:
     def _observe(self, view: EngineView) -> None:
         """Take in what the engine answered to a poll."""
         previous = self._state.snapshot
-        current, events = observe(previous, view, time.monotonic(), self._rng.random)
+        now = time.monotonic()
+        self.engine_history = after_view(self.engine_history, view, now)
+        current, events = observe(previous, view, now, self._rng.random)
         self._state.snapshot = current
         self._executor.log_events(events)
         self._commits.wake()

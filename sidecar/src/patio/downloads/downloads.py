@@ -9,6 +9,7 @@ a credential in it. Whatever a disk does ends no more than the download that nee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from patio.downloads.addresses import host_of, in_clear, is_never_asked
 from patio.downloads.cache_keys import is_revision, key_of
 from patio.downloads.errors import DownloadError, plain_http_error
-from patio.downloads.inventory import sources_under
+from patio.downloads.inventory import DiskUsage, disk_usage, sources_under
 from patio.downloads.layout import DownloadLayout, layout_of, local_folder
 from patio.downloads.locks import is_free
 from patio.downloads.metrics import DownloadMetrics
@@ -62,6 +63,10 @@ LONGEST_WAIT = 3600.0
 """Seconds that such a folder is waited for."""
 DISK_RETRY_SECONDS = 10.0
 """Seconds after which a disk that failed is read again."""
+MEASURE_SECONDS = 60.0
+"""Seconds between measurements of the disk; others write to it as well."""
+MEASURE_SHARE = 0.02
+"""Most of the time that measuring takes, on a disk where it is slow."""
 AT_THE_DISK = 8
 """Calls at once that may hang on a disk, beside those for the folders that engines use."""
 
@@ -124,9 +129,13 @@ class Downloads:
         self._in_use: frozenset[str] | None = None
         self._on_disk: frozenset[str] = frozenset()
         self._disk_changed = asyncio.Event()
+        self._measure_soon = asyncio.Event()
+        self.disk_usage: DiskUsage | None = None
+        """As of the last measurement; None: the root is not there, or cannot be read."""
 
     async def run(self) -> None:
         """Hold what engines use, and know what is there, until cancelled; then end every worker."""
+        measuring = asyncio.create_task(self._measure(), name="measure disk")
         try:
             while True:
                 await self._disk_changed.wait()
@@ -137,10 +146,11 @@ class Downloads:
                     log.error("download disk not read error=%s", error.strerror or error)
                     asyncio.get_running_loop().call_later(DISK_RETRY_SECONDS, self._disk_changed.set)
         finally:
+            measuring.cancel()
             for download in self._downloads.values():
                 self._cancel(download)
             running = [download.task for download in self._downloads.values() if download.task is not None]
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(measuring, *running, return_exceptions=True)
             self._pins.close()
 
     def order(self, request: DownloadRequest) -> DownloadReport:
@@ -232,6 +242,26 @@ class Downloads:
             async with self._pinning:
                 await self._pin_threads.run(self._pins.sync, [Path(folder) for folder in self._in_use])
         self._on_disk = await self._disk.run(sources_under, self._settings.root)
+        self._measure_soon.set()
+
+    async def _measure(self) -> None:
+        """Measure the disk now and then, and after each change made from here. A disk that hangs stops only this."""
+        settings = self._settings
+        while True:
+            async with self._pinning:
+                held = self._pins.folders
+            began = time.monotonic()
+            try:
+                self.disk_usage = await self._disk.run(disk_usage, settings.root, held, settings.limit)
+            except OSError as error:  # there is no thread for it at the moment
+                self.disk_usage = None
+                log.warning("download disk not measured error=%s", error.strerror or error)
+            took = time.monotonic() - began
+            await asyncio.sleep(took / MEASURE_SHARE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MEASURE_SECONDS):
+                    await self._measure_soon.wait()
+            self._measure_soon.clear()
 
     def _start(
         self, source: Source, order_config: Mapping[str, str], output_dir: str | None, max_workers: int

@@ -1,4 +1,5 @@
-"""Which sources have their files under the root, as a note beside each revision says: `.<revision>.source`.
+"""Which sources have their files under the root, as a note beside each revision says: `.<revision>.source`; and how
+much of the disk the root takes.
 
 The worker writes the note when a revision is complete, the code that removes the revision removes its note, and
 `Downloads` reads all notes. A note is a hint for the planner that chooses a pod, also on a disk that pods share;
@@ -8,6 +9,9 @@ nothing is loaded because of it. Calls block on the disk: they are made in a thr
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from patio.atomic_file import read_small
@@ -19,6 +23,56 @@ MOST_BYTES = 64 * 1024
 """Of a note that are read; a revision has few names."""
 MOST_SOURCES = 10_000
 """Reported for one root."""
+MOST_FILES = 100_000
+"""Counted under one root; of a root with more, nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """Bytes of the root."""
+
+    used: int
+    """Of all files below it, also those that are removed when a download needs their room."""
+    held: int
+    """Of revisions that this pod's adapters use."""
+    free: int
+    """On its file system."""
+    limit: int
+    """That may lie under it: the setting, else the size of its file system."""
+
+
+def disk_usage(root: Path, held: Set[Path], limit: int | None) -> DiskUsage | None:
+    """Measure the root; None if it is not there, cannot be read, or has too many files.
+
+    Args:
+        root: the folder of downloads.
+        held: folders of revisions that adapters use.
+        limit: most bytes that may lie under the root; None: as many as its file system has.
+
+    """
+    total = total_held = files = 0
+    try:
+        disk = os.statvfs(root)
+        for path, _, names in os.walk(root, onerror=_raise):
+            folder = Path(path)
+            is_held = bool(names) and not held.isdisjoint((folder, *folder.parents))
+            files += len(names)
+            if files > MOST_FILES:
+                return None
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # others remove files meanwhile
+                    size = os.lstat(os.path.join(path, name)).st_size
+                    total += size
+                    total_held += size if is_held else 0
+    except OSError:
+        return None
+    size = disk.f_blocks * disk.f_frsize
+    return DiskUsage(total, total_held, disk.f_bavail * disk.f_frsize, size if limit is None else limit)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def sources_under(root: Path) -> frozenset[str]:

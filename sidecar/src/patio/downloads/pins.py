@@ -68,6 +68,11 @@ class Pins:
                 if remove_unused(folder, self._root):
                     log.info("older revision removed folder=%s", folder)
 
+    @property
+    def folders(self) -> frozenset[Path]:
+        """The revisions that are pinned."""
+        return frozenset(self._pinned)
+
     def close(self) -> None:
         """Unpin everything."""
         for descriptor in self._files.values():

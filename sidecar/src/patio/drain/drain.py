@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from patio.drain.planner import CountOutcome, DrainSnapshot, DrainState, observe, plan
+from patio.drain.planner import CountOutcome, DrainOutcome, DrainSnapshot, DrainState, observe, outcome, plan
 from patio.drain.request_counter import RequestCounter
 from patio.drain.settings import DrainSettings
+from patio.readiness import Blocker, BlockerKind
 from patio_protocol.topology import DrainAnswer
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,18 @@ class Departure(Protocol):
 class Drain:
     """The drain of this pod."""
 
-    def __init__(self, settings: DrainSettings, counter: RequestCounter, departure: Departure) -> None:
+    def __init__(
+        self,
+        settings: DrainSettings,
+        counter: RequestCounter,
+        departure: Departure,
+        count: Callable[[DrainOutcome, float], None],
+    ) -> None:
+        """`count` is called with the outcome of each call that is answered, and the seconds that it waited."""
         self._settings = settings
         self._counter = counter
         self._departure = departure
+        self._count = count
         self._called = False
         self._task: asyncio.Task[None] | None = None
         self._snapshot = DrainSnapshot()
@@ -59,9 +69,15 @@ class Drain:
         self._answered: asyncio.Future[None] | None = None
 
     @property
-    def waiting_for(self) -> tuple[str, ...]:
+    def draining(self) -> bool:
+        """Whether the pod was drained, or is being."""
+        return self._called
+
+    @property
+    def blockers(self) -> tuple[Blocker, ...]:
         """Why the pod is not ready: it was drained, or is being."""
-        return ("drain: this pod is out of service until its sidecar restarts",) * self._called
+        message = "drain: this pod is out of service until its sidecar restarts"
+        return (Blocker(BlockerKind.DRAIN, message),) * self._called
 
     @property
     def awaited(self) -> asyncio.Future[None] | None:
@@ -79,7 +95,9 @@ class Drain:
             log.info("drain begins seconds=%g", seconds)
             self._task = asyncio.create_task(self._run(), name="drain")
         await self._wait(self._task, seconds)
-        return self._answer(time.monotonic() - called)
+        waited = time.monotonic() - called
+        self._count(outcome(self._snapshot, self._drain_state, self._departure.has_left), waited)
+        return self._answer(waited)
 
     async def close(self) -> None:
         """Cancel a drain that is in progress."""

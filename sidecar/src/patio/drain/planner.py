@@ -55,6 +55,18 @@ class DrainSnapshot:
     """Whether the routers send nothing more, or could not be asked for so long that waiting for them is over."""
 
 
+class DrainOutcome(StrEnum):
+    """What a call for a drain is answered: the values of a metric's label."""
+
+    DRAINED = "drained"
+    REQUESTS = "requests"
+    """The time was over, and the engine had requests, or had some a moment ago: they are cut if it stops now."""
+    ROUTER = "router"
+    """The time was over, and a router may still send requests; the engine had none."""
+    UNKNOWN = "unknown"
+    """The engine does not say how many requests it has."""
+
+
 class DrainState(StrEnum):
     """What to do."""
 
@@ -90,3 +102,13 @@ def plan(snapshot: DrainSnapshot, settle: float, now: float) -> DrainState:
     if snapshot.last.outcome is not CountOutcome.BLIND or snapshot.blind_since is None or snapshot.counted:
         return DrainState.GO_ON
     return DrainState.BLIND if now - snapshot.blind_since >= BLIND_SECONDS else DrainState.GO_ON
+
+
+def outcome(snapshot: DrainSnapshot, state: DrainState, has_left: bool) -> DrainOutcome:
+    """Return what a caller is answered now."""
+    if state is DrainState.DRAINED:
+        return DrainOutcome.DRAINED
+    last = snapshot.last
+    if state is DrainState.BLIND or last.outcome in (CountOutcome.NO_ANSWER, CountOutcome.BLIND):
+        return DrainOutcome.UNKNOWN
+    return DrainOutcome.ROUTER if last.quiet and not has_left else DrainOutcome.REQUESTS

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 Labels = tuple[tuple[bytes, bytes], ...]
 """Names and values in the order of the text; values as they stand there, escapes included."""
 
 
-class Read(NamedTuple):
-    """One series of the engine; its labels, between the braces, are taken apart only by who needs them."""
-
-    labels: bytes
-    value: float
+Read = tuple[bytes, float]
+"""One series of the engine: what is between the braces, which only those take apart who need it, and the value."""
 
 
 class Sample(NamedTuple):
@@ -35,8 +33,26 @@ Derivation = Callable[[Sequence[Read]], Iterable[Sample]]
 _OF_THE_ENGINE = (b"engine", b"model_name")
 """Labels that say whose configuration it is; the others are the configuration."""
 _LORA = (b"max_lora", b"running_lora_adapters", b"waiting_lora_adapters")
+_OF_HTTP = (b"handler", b"endpoint", b"method", b"status", b"status_code")
+"""Labels of HTTP responses: the first name of each is vLLM's, from prometheus-fastapi-instrumentator."""
+_NOT_OF_USERS = frozenset(
+    (
+        *(b"/health", b"/health_generate", b"/ready", b"/ping", b"/metrics", b"/version", b"/load", b"/"),
+        *(b"/model_info", b"/get_model_info", b"/server_info", b"/get_server_info", b"/v1/loads", b"/get_load"),
+        *(b"/v1/models", b"/v1/models/{model:path}"),
+        *(b"/load_lora_adapter", b"/unload_lora_adapter", b"/v1/load_lora_adapter", b"/v1/unload_lora_adapter"),
+    )
+)
+"""Paths that probes, Prometheus, sidecar and routers ask."""
+_CLASSES = (b"2xx", b"4xx", b"5xx")
+"""Classes that have a series from the engine's first response on, so that `increase()` sees the first error."""
+_REASONS = frozenset((b"capacity", b"deferred"))
+"""Why requests wait, in vLLM 0.32."""
+_LONGEST_CACHED = 2048
+"""Bytes of labels that are remembered."""
 _NAMES = re.compile(rb",(?! )")
 """Between two names: vLLM joins them by a comma alone, so one before a space is part of a name."""
+_STATUS = re.compile(rb"[1-5](?:xx|\d\d)")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]++|\\.)*+)"')
 
 
@@ -45,7 +61,7 @@ def read(labels: bytes, rest: bytes) -> Read | None:
     value = rest.split(None, 1)[0]
     try:
         # Python alone takes 1_000 for a number.
-        return None if b"_" in value else Read(labels, float(value))
+        return None if b"_" in value else (labels, float(value))
     except ValueError:
         return None
 
@@ -104,6 +120,43 @@ def sum_over(label: bytes) -> Derivation:
     return summed
 
 
+def http_responses(samples: Sequence[Read]) -> Iterable[Sample]:
+    """Sum responses over paths and methods, by class of status; what only machines ask is left out."""
+    sums: dict[tuple[Labels, bytes], float] = {}
+    for text, value in samples:
+        response = _response_cached(text) if len(text) <= _LONGEST_CACHED else _response(text)
+        sums[response] = sums.get(response, 0.0) + value
+    for kept in dict.fromkeys(kept for kept, _ in sums):
+        for status in _CLASSES:
+            yield Sample((*kept, (b"class", status)), sums.pop((kept, status), 0.0))
+    for (kept, status), value in sums.items():
+        if status:
+            yield Sample((*kept, (b"class", status)), value)
+
+
+def _response(text: bytes) -> tuple[Labels, bytes]:
+    """Return the labels that stay, and the class; an empty one for a response that does not count."""
+    labels = _parsed(text)
+    given = dict(labels)
+    kept = _key(tuple(label for label in labels if label[0] not in _OF_HTTP))
+    path = given.get(b"handler", given.get(b"endpoint", b""))
+    status = given.get(b"status", given.get(b"status_code", b""))
+    counts = path not in _NOT_OF_USERS and _STATUS.fullmatch(status) is not None
+    return kept, status[:1] + b"xx" if counts else b""
+
+
+def waiting_by_reason(samples: Sequence[Read]) -> Iterable[Sample]:
+    """Keep the reasons that are known; the others are one."""
+    sums: dict[Labels, float] = {}
+    for text, value in samples:
+        labels = tuple(
+            (name, b"other") if name == b"reason" and word not in _REASONS else (name, word)
+            for name, word in _parse_labels(text)
+        )
+        sums[_key(labels)] = sums.get(_key(labels), 0.0) + value
+    return [Sample(labels, value) for labels, value in sums.items()]
+
+
 def _latest_lora(samples: Sequence[Read]) -> Iterable[tuple[Labels, dict[bytes, bytes]]]:
     """Return the series that is true, one for each engine: vLLM keeps all it ever had, each valued with its time."""
     seen: set[Labels] = set()
@@ -120,11 +173,20 @@ def _latest_lora(samples: Sequence[Read]) -> Iterable[tuple[Labels, dict[bytes, 
 
 def _age(sample: Read) -> float:
     """Order by value, greatest first; what is no number comes last."""
-    return -sample.value if sample.value == sample.value else math.inf
+    return -sample[1] if sample[1] == sample[1] else math.inf
 
 
 def _parse_labels(labels: bytes) -> Labels:
+    return _parsed_cached(labels) if len(labels) <= _LONGEST_CACHED else _parsed(labels)
+
+
+def _parsed(labels: bytes) -> Labels:
     return tuple(_LABEL.findall(labels))
+
+
+# The same series come with every scrape; what is kept of them is bounded.
+_parsed_cached = lru_cache(maxsize=64)(_parsed)
+_response_cached = lru_cache(maxsize=512)(_response)
 
 
 def _key(labels: Labels) -> Labels:

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio.metrics.derived import Derivation, kv_cache_tokens, lora_slots, lora_slots_used, sum_over
+from patio.metrics.derived import (
+    Derivation,
+    http_responses,
+    kv_cache_tokens,
+    lora_slots,
+    lora_slots_used,
+    sum_over,
+    waiting_by_reason,
+)
 from patio_protocol.engines import EngineKind
 
 
@@ -47,6 +55,7 @@ GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 STANDARD: tuple[Family, ...] = (
     Family("num_requests_running", GAUGE, "Requests in execution."),
     Family("num_requests_waiting", GAUGE, "Requests queued."),
+    Family("num_requests_waiting_by_reason", GAUGE, "Requests queued, by why they wait."),
     Family("input_tokens_total", COUNTER, "Prompt tokens processed."),
     Family("output_tokens_total", COUNTER, "Tokens generated."),
     Family("generation_tokens_total", COUNTER, "Tokens generated; the same as output_tokens_total."),
@@ -69,19 +78,29 @@ STANDARD: tuple[Family, ...] = (
     Family("prefix_cache_queries_total", COUNTER, "Prompt tokens looked up in the prefix cache."),
     Family("prefix_cache_hits_total", COUNTER, "Prompt tokens found in the prefix cache."),
     Family("prefix_cache_hit_ratio", GAUGE, "Share of recent prompt tokens found in the prefix cache, 0 to 1."),
+    Family("prompt_tokens_cached_total", COUNTER, "Prompt tokens that were not computed, since a cache had them."),
     Family("preemptions_total", COUNTER, "Requests put back into the queue."),
     Family("requests_finished_total", COUNTER, "Requests finished."),
     Family("request_errors_total", COUNTER, "Requests rejected or aborted."),
+    Family(
+        "http_responses_total",
+        COUNTER,
+        "HTTP responses, by class of status; without probes, metrics, lists, and loads and unloads of adapters.",
+    ),
     Family("spec_decode_acceptance_ratio", GAUGE, "Share of drafted tokens that were accepted, 0 to 1."),
     Family("lora_slots", GAUGE, "Adapters that fit in one batch."),
     Family("lora_slots_used", GAUGE, "Adapter slots occupied now."),
     Family("model_context_tokens", GAUGE, "Longest context that the model takes, in tokens."),
+    Family("engine_sleep_state", GAUGE, "1 for the state of the engine's sleep mode, 0 for the others."),
 )
 
 SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
     EngineKind.VLLM: {
         "num_requests_running": ("vllm:num_requests_running",),
         "num_requests_waiting": ("vllm:num_requests_waiting",),
+        "num_requests_waiting_by_reason": (
+            Derived("vllm:num_requests_waiting_by_reason", waiting_by_reason, "unknown reasons as other"),
+        ),
         "input_tokens_total": ("vllm:prompt_tokens_total",),
         "output_tokens_total": ("vllm:generation_tokens_total",),
         "generation_tokens_total": ("vllm:generation_tokens_total",),
@@ -109,15 +128,18 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
         "prefix_cache_queries_total": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
         "prefix_cache_hits_total": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
         "prefix_cache_hit_ratio": ("vllm:gpu_prefix_cache_hit_rate",),
+        "prompt_tokens_cached_total": ("vllm:prompt_tokens_cached_total", "vllm:prefix_cache_hits_total"),
         "preemptions_total": ("vllm:num_preemptions_total",),
         "requests_finished_total": ("vllm:request_success_total",),
         "request_errors_total": ("vllm:admission_rejections_total",),
+        "http_responses_total": (Derived("http_requests_total", http_responses, "by class of status"),),
         "spec_decode_acceptance_ratio": ("vllm:spec_decode_draft_acceptance_rate",),
         "lora_slots": (Derived("vllm:lora_requests_info", lora_slots, "max_lora of the latest series"),),
         "lora_slots_used": (
             Derived("vllm:lora_requests_info", lora_slots_used, "names in running_lora_adapters of the latest series"),
         ),
         "model_context_tokens": (Supplied("max_model_len of /v1/models"),),
+        "engine_sleep_state": ("vllm:engine_sleep_state",),
     },
     EngineKind.SGLANG: {
         "num_requests_running": ("sglang:num_running_reqs",),
@@ -142,10 +164,14 @@ SOURCES: Mapping[EngineKind, Mapping[str, tuple[Source, ...]]] = {
             Derived("sglang:cached_tokens_total", sum_over(b"cache_source"), "summed over cache_source"),
         ),
         "prefix_cache_hit_ratio": ("sglang:cache_hit_rate",),
+        "prompt_tokens_cached_total": (
+            Derived("sglang:cached_tokens_total", sum_over(b"cache_source"), "summed over cache_source"),
+        ),
         # num_retracted_reqs is a gauge of the last batch; this counter came later.
         "preemptions_total": ("sglang:num_retracted_requests_total",),
         "requests_finished_total": ("sglang:num_requests_total",),
         "request_errors_total": ("sglang:num_aborted_requests_total",),
+        "http_responses_total": (Derived("sglang:http_responses_total", http_responses, "by class of status"),),
         "spec_decode_acceptance_ratio": ("sglang:spec_accept_rate",),
         "lora_slots": ("sglang:lora_pool_slots_total",),
         "lora_slots_used": ("sglang:lora_pool_slots_used",),

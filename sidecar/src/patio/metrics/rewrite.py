@@ -11,6 +11,7 @@ that rewrites lets other threads run.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from enum import Enum
 
 from prometheus_client.utils import floatToGoString
 
-from patio.metrics.derived import Derivation, Sample, read
+from patio.metrics.derived import Derivation, Read, Sample, read
 from patio.metrics.mappings import (
     COUNTER,
     GAUGE,
@@ -43,6 +44,7 @@ _OUR_LABEL = re.compile(rb"(?:^|,)\s*inference_engine\s*=")
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 # A line: name, labels, the rest. Possessive, so that a quote that never closes costs one pass.
 _SAMPLE = re.compile(rb'([a-zA-Z_:][a-zA-Z0-9_:]*+)(?:[ \t]*+\{((?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+)\})?+([ \t]++\S.*)')
+_ODD_BRACE = re.compile(rb"\{(?![a-zA-Z_])")
 _KINDS = {
     GAUGE: (b"gauge", b"untyped", b"unknown", b"info"),
     COUNTER: (b"counter", b"untyped"),
@@ -66,10 +68,14 @@ class _Source:
     """What its TYPE line may call it."""
     begins: bytes
     """A newline and the name that lines begin with."""
-    braces: tuple[bytes, ...]
-    """What may stand before the brace of the labels: a newline, the name, a suffix."""
+    names: frozenset[bytes]
+    """What a line may begin with: the name, with each suffix."""
+    openings: tuple[bytes, ...]
+    """What may follow the name: a suffix, and the brace of the labels."""
     derivation: Derivation | None
     """None: a rename."""
+    line: re.Pattern[bytes]
+    """A line as engines write it: labels, a value, and nothing else. It holds only if there is one `} ` in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +248,13 @@ def _row(
 
 def _source(source: str | Derived, suffixes: tuple[str, ...]) -> _Source:
     old = (source.family if isinstance(source, Derived) else source).encode()
-    braces = tuple(b"\n" + old + suffix.encode() for suffix in suffixes)
+    names = frozenset(old + suffix.encode() for suffix in suffixes)
+    openings = tuple(suffix.encode() + b"{" for suffix in suffixes)
     # In OpenMetrics, and in text that people write, TYPE lines are without _total and _info.
     families = tuple(dict.fromkeys((old, old.removesuffix(b"_total"), old.removesuffix(b"_info"))))
-    return _Source(families, b"\n" + old, braces, source.derivation if isinstance(source, Derived) else None)
+    line = re.compile(b"\n" + re.escape(old) + rb"\{([^\n]*)\} ([-+]?[0-9.]++(?:e[-+]?\d++)?)(?=\n|\Z)")
+    derivation = source.derivation if isinstance(source, Derived) else None
+    return _Source(families, b"\n" + old, names, openings, derivation, line)
 
 
 def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], has_own_names: bool) -> list[bytes]:
@@ -269,24 +278,30 @@ def _made(row: _Row, rules: Rules, families: Mapping[bytes, list[bytes]], has_ow
 
 def _derived(bodies: Iterable[bytes], source: _Source, derivation: Derivation, row: _Row, rules: Rules) -> bytes:
     """Return what is made of the samples of one family, each after a newline."""
-    samples = [read(labels, rest) for body in bodies for _, labels, rest in _cut(body, source)]
-    return _written(row, rules, derivation([sample for sample in samples if sample is not None]))
+    return _written(row, rules, derivation([sample for body in bodies for sample in _samples(body, source)]))
+
+
+def _samples(body: bytes, source: _Source) -> list[Read]:
+    """Read the samples of a family."""
+    lines = _without_comment(body)
+    found = source.line.findall(lines)
+    if len(found) == lines.count(b"\n") == lines.count(b"} "):
+        with contextlib.suppress(ValueError):
+            return [(labels, float(value)) for labels, value in found]
+    samples = [read(labels, rest) for _, labels, rest in _cut(body, source)]
+    return [sample for sample in samples if sample is not None]
 
 
 def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, has_own_names: bool) -> bytes:
     """Return the samples of one block under their new name, each after a newline; empty when there are none."""
-    comment = body.rfind(b"\n#")
-    if comment != -1:
-        # The HELP line of the next family ends nearly every block.
-        body = body[:comment] if body.find(b"\n", comment + 1) in (-1, len(body) - 1) else body
-    body = body.rstrip(b"\n")
-    if not has_own_names and _LABEL not in body:
+    body = _without_comment(body)
+    if not has_own_names and body.rfind(_LABEL) == -1:
         # Where each line has one brace, right behind a name of ours and before a letter, all is done at once.
-        parts = body.split(b"{")
-        labels = parts[1:]
-        named = sum([part.endswith(source.braces) for part in parts])
-        if labels and named == len(labels) == body.count(b"\n") and min(labels) >= b"A" and max(labels) < b"{":
-            return rules.brace.join(parts).replace(source.begins, row.begins)
+        lines = body.rsplit(source.begins)
+        named = sum([line.startswith(source.openings) for line in lines])
+        usual = named == len(lines) - 1 == body.count(b"\n") == body.count(b"{")
+        if usual and not lines[0] and _ODD_BRACE.search(body) is None:
+            return row.begins.join(lines).replace(b"{", rules.brace)
     # Something unusual: other families' lines between ours, no labels, tabs, our label already there. Line by line.
     return b"".join(
         row.begins + suffix + b"{" + _labels(labels, rules.label) + b"}" + rest
@@ -294,11 +309,19 @@ def _renamed(body: bytes, source: _Source, row: _Row, rules: Rules, has_own_name
     )
 
 
+def _without_comment(body: bytes) -> bytes:
+    """Return a block without the line that ends nearly every one: the HELP of the next family."""
+    comment = body.rfind(b"\n#")
+    if comment != -1 and body.find(b"\n", comment + 1) in (-1, len(body) - 1):
+        body = body[:comment]
+    return body.rstrip(b"\n")
+
+
 def _cut(body: bytes, source: _Source) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Take the lines of a family apart: suffix of the name, what is between the braces, what follows them."""
     for line in body.split(b"\n"):
         match = _SAMPLE.fullmatch(line.strip(b" \t"))
-        if match and b"\n" + match[1] in source.braces:
+        if match and match[1] in source.names:
             yield match[1][len(source.begins) - 1 :], match[2] or b"", match[3]
 
 

@@ -184,7 +184,7 @@ class Scraper:
 
     def _without_engine(self, failure: _Failure) -> Page:
         self._self_metrics.engine_up.set(0)
-        self._self_metrics.scrape_errors.labels(failure.reason).inc()
+        self._self_metrics.scrape_errors.count(failure.reason)
         now = time.monotonic()
         if self._last_failure != failure.reason and now - self._warned.get(failure.reason, -QUIET) >= QUIET:
             log.warning("engine not scraped reason=%s message=%s", failure.reason, failure.message)

@@ -7,11 +7,15 @@ reads the engine, and no process metrics are registered: engines bring their own
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
 from patio.metrics.rewrite import Format
+from patio.written_metrics import Families, Tally, Written
+
+SCRAPE_ERRORS = ("connection", "timeout", "broken", "status", "garbage", "too_large", "busy")
+"""Every reason of a scrape that failed."""
 
 
 class SelfMetrics:
@@ -29,8 +33,12 @@ class SelfMetrics:
             "Seconds that the last scrape of the engine took, including rewriting.",
             registry=registry,
         )
-        self.scrape_errors = Counter(
-            "patio:engine_scrape_errors_total", "Scrapes of the engine that failed.", ("reason",), registry=registry
+        self.scrape_errors = Tally(
+            "patio:engine_scrape_errors_total",
+            "Scrapes of the engine that failed.",
+            ("reason",),
+            registry,
+            initial=((reason,) for reason in SCRAPE_ERRORS),
         )
         Gauge(
             "patio:build_info",
@@ -42,7 +50,10 @@ class SelfMetrics:
     def text(self, form: Format = Format.TEXT) -> bytes:
         """Return the text of all metrics in the registry."""
         if form is Format.TEXT:
-            return generate_latest(self._registry)
+            families = [*self._registry.collect()]
+            ready = [family.text for family in families if isinstance(family, Written)]
+            others = [family for family in families if not isinstance(family, Written)]
+            return b"".join((generate_latest(Families(others)), *ready))
         # By default prometheus-client 0.26 makes underscores of the colons, in samples only. It has no types there.
         written: bytes = openmetrics(self._registry, escaping="allow-utf-8")  # type: ignore[no-untyped-call]
         return written

@@ -56,6 +56,7 @@ class Parts:
     gate: Authorizer
     count_rejection: Callable[[str], None]
     sealing: Sealing
+    polls: LongPolls
 
 
 def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
@@ -73,7 +74,7 @@ def create_app(parts: Parts, version: str, docs: bool) -> FastAPI:
         open_to(EVERYONE)(route.endpoint)  # type: ignore[attr-defined]  # they are plain routes of functions
     add_probes(app, parts.status, parts.readiness, parts.scraper)
     if parts.topology_server is None:
-        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping, LongPolls())
+        add_adapters(app, parts.reconciler, parts.sealing.opened, parts.stopping, parts.polls)
         add_credentials(app, parts.sealing)
         add_downloads(app, parts.downloads, parts.stopping)
     add_topology(app, parts.topology, parts.topology_server)

@@ -6,12 +6,14 @@ What to do about an adapter is decided in `adapters`; this module knows only how
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 
 from patio.access.connection_limits import LongPolls
+from patio.access.loopback import is_loopback
 from patio.access.openness import EVERYONE, open_to
 from patio.adapters.desired import Outcome
 from patio.adapters.published_state import PublishedState
@@ -83,6 +85,8 @@ def add_adapters(
         if not polls.enter(peer):
             message = "Too many long-polls are open, from this caller or in total. Ask without `wait`, or later."
             raise ApiError(429, "TooManyLongPolls", message, True, retry_after=TOO_MANY_SECONDS)
+        if not is_loopback(peer):
+            polls.last_from_outside = time.time()
         try:
             await within(wait, published.changed(revision), stopping, call)
         finally:

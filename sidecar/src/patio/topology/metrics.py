@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from patio.topology.planner import Reason
+from patio.written_metrics import Tally
 from patio_protocol.topology import RegistrationState, TopologyReport
+
+FAILURES = (Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.REJECTED, Reason.ERROR, Reason.MODE, Reason.NO_SERVER)
 
 
 class TopologyMetrics:
     """Faults by reason; and, read from the report when they are asked for, registrations and leases."""
 
     def __init__(self, registry: CollectorRegistry, report: Callable[[], TopologyReport]) -> None:
-        self._failures = Counter(
+        self._failures = Tally(
             "patio:topology_failures_total",
             "Failed requests to routers.",
             ("reason",),
-            registry=registry,
+            registry,
+            initial=((str(reason),) for reason in FAILURES),
         )
         registry.register(_Registrations(report))
 
     def count_failure(self, reason: str) -> None:
         """Count one fault."""
-        self._failures.labels(reason).inc()
+        self._failures.count(reason)
 
 
 class _Registrations(Collector):

@@ -11,13 +11,13 @@ import hmac
 import logging
 import time
 
+from patio.readiness import Blocker, BlockerKind
 from patio.topology.lease_file import LeaseFile
 from patio.topology.leases import Leases, dropped, expired, extended, granted, restored, to_save
 from patio.topology.planner import Reason
 from patio.topology.registered_worker import Kind, Worker
 from patio.topology.registrar import Registrar, Round
 from patio.topology.settings import Role
-from patio_protocol.adapters import Readiness
 from patio_protocol.topology import LeaseReport, LeaseRequest, Registration, RegistrationState, TopologyReport
 
 log = logging.getLogger(__name__)
@@ -136,11 +136,11 @@ class TopologyServer:
         registered = all(lease.registration.state is RegistrationState.REGISTERED for lease in leases)
         return TopologyReport(role=Role.SERVER, registered=registered and self._round.reached, leases=leases)
 
-    def readiness(self) -> Readiness:
-        """Return whether the router answers."""
-        name = self._registrar.router.name
-        waiting = () if self._round.reached else (f"router: {name} did not answer the last poll",)
-        return Readiness(ready=not waiting, waiting_for=waiting)
+    @property
+    def blockers(self) -> tuple[Blocker, ...]:
+        """Why the pod is not ready: the router does not answer."""
+        message = f"router: {self._registrar.router.name} did not answer the last poll"
+        return () if self._round.reached else (Blocker(BlockerKind.ROUTER, message),)
 
     @property
     def router_reached(self) -> bool:

@@ -13,11 +13,19 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from patio.access.metrics import AccessMetrics, Contact
 from patio.adapters.desired import AdapterSpec, Desired, Key, LoadedWeights, Slot
 from patio.adapters.executor import Attempt
 from patio.adapters.metrics import AdapterMetrics
+from patio.downloads.inventory import DiskUsage
+from patio.downloads.metrics import DownloadMetrics
+from patio.drain.metrics import DrainMetrics
 from patio.engine.base import EngineView
+from patio.engine.history import EngineHistory
+from patio.metrics.engine_life import EngineLifeMetrics
+from patio.metrics.readiness import ReadinessMetrics
 from patio.metrics.self_metrics import SelfMetrics
+from patio.readiness import BlockerKind
 from patio_protocol.adapters import AdapterReport, AdapterState, LoadRequest
 from patio_protocol.client import SidecarClient
 from patio_testing.deadline import DEADLINE
@@ -73,9 +81,14 @@ def engine(adapters: Mapping[str, str] | None = None) -> EngineView:
 
 
 def sidecar_metrics(registry: CollectorRegistry, engine: str = "vllm") -> SelfMetrics:
-    """Return the sidecar's own metrics and those of its adapters, with a load in them."""
+    """Return the sidecar's own metrics and those of its features, with a load in them."""
     report = AdapterReport(lora_name="a", lora_path="/a", state=AdapterState.LOADED, reason="Loaded", since=0.0)
     AdapterMetrics(registry, lambda: (report,)).count_attempt(Attempt("load", "ok", "Loaded", 0.5))
+    AccessMetrics(registry, True, lambda: Contact(1.7e9, 1.7e9))
+    DownloadMetrics(registry, tuple, lambda: DiskUsage(1, 1, 1, 2))
+    DrainMetrics(registry, lambda: False)
+    ReadinessMetrics(registry, BlockerKind, tuple)
+    EngineLifeMetrics(registry, engine, lambda: EngineHistory(start_seconds=1.0, model_name="tiny"))
     return SelfMetrics(registry, "1", engine, "v1")
 
 
