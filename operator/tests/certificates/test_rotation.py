@@ -108,9 +108,12 @@ def test_crd_conversion_gets_the_ca_bundle_unless_upstreams(service: str, paths:
 
 
 async def test_ends_follow_the_files_and_need_no_readable_ca(tmp_path: Path) -> None:
+    async def publish(_: bytes) -> None:
+        """Nothing is told of the CA here."""
+
     periods = Periods()
     write(tmp_path, first(NAMES, NOW, periods))
-    mounted = MountedCertificate(tmp_path, teller([]))
+    mounted = MountedCertificate(tmp_path, publish)
     assert mounted.ends is None
     assert await refresh_once(mounted) is None
     assert mounted.ends == Ends(NOW + periods.lifetime, NOW + periods.ca_lifetime)
