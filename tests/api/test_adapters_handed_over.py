@@ -44,5 +44,8 @@ def test_killed_leader_is_replaced_in_time_and_adapters_stay(
     assert all("everywhere" in pod.marks() for pod in pods)
     after = [len(pod.requests("/v1/load_lora_adapter")) + len(pod.requests("/v1/unload_lora_adapter")) for pod in pods]
     assert [later - earlier for later, earlier in zip(after, calls, strict=True)] == [1, 1], "what came meanwhile"
-    loaded_counts = [event["count"] for event in kube.events(namespace, "everywhere") if event["reason"] == "Loaded"]
+    loaded_counts = until(
+        "the event",
+        lambda: [event["count"] for event in kube.events(namespace, "everywhere") if event["reason"] == "Loaded"],
+    )
     assert loaded_counts == [1], json.dumps(loaded_counts)

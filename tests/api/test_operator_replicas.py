@@ -81,7 +81,11 @@ def test_killed_leader_is_replaced_in_time_without_double_work(
     assert lease(kube)["holderIdentity"] == standby.name
     assert realised(kube, namespace, "before")["metadata"]["generation"] == before["metadata"]["generation"]
     assert condition(group(kube, namespace, "before"), "Ready") == ready
-    assert [event["count"] for event in kube.events(namespace, "before") if event["reason"] == "RoleCreated"] == [1]
+    created = until(
+        "the event",
+        lambda: [event["count"] for event in kube.events(namespace, "before") if event["reason"] == "RoleCreated"],
+    )
+    assert created == [1]
     leader.start()
     assert leader.ready()
     assert not leader.leads()

@@ -157,7 +157,11 @@ def test_change_rolls_one_workload_after_the_other(kube: Kube, namespace: str) -
     replace_pod(kube, namespace, name, "two", "2")
     report(kube, namespace, "two")
     until("all is new", lambda: reason(kube, name), lambda current: current == "UpToDate")
-    assert {event["reason"] for event in kube.events("default", name)} == {"Rolling", "Rolled"}
+    until(
+        "the events",
+        lambda: {event["reason"] for event in kube.events("default", name)},
+        lambda reasons: reasons == {"Rolling", "Rolled"},
+    )
 
 
 def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, namespace: str) -> None:
@@ -177,8 +181,11 @@ def test_rollout_stops_while_pods_are_not_ready_and_then_goes_on(kube: Kube, nam
     report(kube, namespace, "one")
     until("the second is rolled", lambda: rolled(kube, namespace, "two"))
     assert "lastError" not in until("going on", lambda: status(kube, name), lambda current: "lastError" not in current)
-    happened = {event["reason"]: event["type"] for event in kube.events("default", name)}
-    assert happened == {"Rolling": "Normal", "Stopped": "Warning", "Resumed": "Normal"}
+    until(
+        "the events",
+        lambda: {event["reason"]: event["type"] for event in kube.events("default", name)},
+        lambda types: types == {"Rolling": "Normal", "Stopped": "Warning", "Resumed": "Normal"},
+    )
 
 
 def test_profile_stored_without_trial_reports_what_is_wrong(kube: Kube, namespace: str) -> None:

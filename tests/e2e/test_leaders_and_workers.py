@@ -72,7 +72,12 @@ def test_instance_serves_by_its_leader_and_is_recreated_whole(kube: Kube, make_n
     )
     wait_for_pods(kube, namespace, SIZE, within=60)
     until("the adapter is back", lambda: "sql" in models(kube, namespace), within=30)
-    events = [event["message"] for event in kube.events(namespace, "multi") if event["reason"] == "InstanceRecreated"]
+    events = until(
+        "the event",
+        lambda: [
+            event["message"] for event in kube.events(namespace, "multi") if event["reason"] == "InstanceRecreated"
+        ],
+    )
     assert len(events) == 1
     # The others end with it, within the same second.
     assert re.search(r"container engine of pod multi-engine-0-\d restarted", events[0])
