@@ -2,10 +2,7 @@ module patio.dev/release/tools/crane
 
 go 1.26.0
 
-tool (
-	github.com/google/go-containerregistry/cmd/crane
-	github.com/google/go-containerregistry/cmd/registry
-)
+tool github.com/google/go-containerregistry/cmd/crane
 
 require (
 	github.com/docker/cli v29.7.2+incompatible // indirect

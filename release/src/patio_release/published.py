@@ -1,0 +1,55 @@
+"""What a release publishes, and under which names. Pure.
+
+A name is `REGISTRY/operator`, `REGISTRY/sidecar` or `REGISTRY/charts/patio`; REGISTRY is `ghcr.io/patio`, or another one
+for a rehearsal or a fork. `plan` says in which order it goes out.
+"""
+
+import re
+from dataclasses import dataclass
+
+from patio_release.errors import ReleaseError
+
+REGISTRY = "ghcr.io/patio"
+"""Where releases are: the registry of the place where the repository is, below the same owner."""
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+"""The base of released images. A release resolves it to a digest once, and the images name that digest."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: its name below the registry, its Dockerfile, and its package in the lock."""
+
+    name: str
+    dockerfile: str
+    package: str
+
+
+IMAGES = (
+    Image("operator", "operator/Dockerfile", "patio-operator"),
+    Image("sidecar", "sidecar/Dockerfile", "patio"),
+)
+PLATFORMS = ("linux/amd64", "linux/arm64")
+CHART = "charts/patio"
+"""The chart: its folder in the tree, and its name below the registry."""
+WHEELS = ("patio-protocol",)
+"""Packages that others import: the wire contract with its client. Sidecar and operator are programs, and are images only."""
+
+_REFERENCE = re.compile(r"[a-z0-9][a-z0-9.-]*(?::\d{1,5})?(?:/[a-z0-9][a-z0-9._-]*)+")
+
+
+def registry(text: str) -> str:
+    """Return the prefix of all published names.
+
+    Raises:
+        ReleaseError: it is no host with a path, such as `ghcr.io/patio`.
+
+    """
+    if len(text) > 200 or _REFERENCE.fullmatch(text) is None:
+        raise ReleaseError(f"--registry {text[:80]!r}: give a host and a path in small letters, such as {REGISTRY}")
+    return text
+
+
+def platform_words(platform: str) -> tuple[str, str]:
+    """Return operating system and architecture of `linux/amd64`."""
+    system, _, architecture = platform.partition("/")
+    return system, architecture
