@@ -92,7 +92,7 @@ def group(namespace: str) -> dict[str, Any]:
     made: dict[str, Any] = yaml.safe_load(GROUP)
     made["metadata"]["namespace"] = namespace
     (engine,) = made["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
-    engine["image"] = f"docker.io/patio/engine-double:{TAG}"
+    engine["image"] = f"ghcr.io/patio/engine-double:{TAG}"
     engine["args"] = ["--engine", "sglang", "--enable-metrics", "--served-model-name", "qwen"]
     return made
 

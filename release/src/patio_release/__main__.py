@@ -3,6 +3,8 @@
     python -m patio_release set 0.2.0          write the version into all places, and the changelog's section
     python -m patio_release check              say what disagrees with the version; what `make lint` runs
     python -m patio_release publish            make and publish a release of the commit that is checked out
+
+docs/project/releasing.md tells a maintainer each step.
 """
 
 import argparse
@@ -25,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 1 if it could not be done."""
     parser = argparse.ArgumentParser(prog="patio_release", description="Releases of Patio.")
     commands = parser.add_subparsers(dest="command", required=True)
-    setting = commands.add_parser("set", help="write the version into all places, and take in the changelog's fragments")
+    setting = commands.add_parser(
+        "set", help="write the version into all places, and take in the changelog's fragments"
+    )
     setting.add_argument("version", help="X.Y.Z, or X.Y.Z-rc.N")
     commands.add_parser("check", help="say which place has another version than pyproject.toml")
     publishing = commands.add_parser("publish", help="make and publish a release of the commit that is checked out")

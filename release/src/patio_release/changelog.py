@@ -28,7 +28,7 @@ def section(changelog: str, version: Version) -> str | None:
 
 
 def changes(text: str) -> list[dict[str, str]]:
-    """Return the entries of a section as Artifact Hub's annotation lists them: one line each, without markup of links."""
+    """Return the entries of a section as Artifact Hub's annotation lists them: one line each, links as their text."""
     found: list[dict[str, str]] = []
     kind = "changed"
     for line in text.splitlines():

@@ -1,8 +1,9 @@
-"""The chart as it is released: its values name the images by digest, and its archive has the same bytes each time. Pure.
+"""The chart as it is released: it names images by digest, and its archive has the same bytes each time. Pure.
 
-The tree's chart names images by a tag that its reader builds. A released chart has REGISTRY and the digest as defaults of
-`operator.image` and `sidecar.image`, the changes of the version for Artifact Hub, and nothing else that differs.
-`helm package` writes the current time into the archive, so the archive is made here.
+A chart of the tree names images by its version as a tag. A released one has their digests as annotations, which its
+templates use, and the changes of the version for Artifact Hub. Its values are those of the tree; only another registry
+than the published one changes the images' names there. `helm package` writes the current time into the archive, so the
+archive is made here.
 """
 
 import gzip
@@ -36,26 +37,24 @@ def released(
         ReleaseError: the values have another form than this function replaces.
 
     """
-    values = with_digests(files[VALUES].decode(), registry, digests)
-    metadata = with_images(files[METADATA].decode(), registry, digests)
+    values = with_names(files[VALUES].decode(), registry)
+    metadata = with_images(files[METADATA].decode(), registry, digests).rstrip("\n") + "\n"
+    # What templates/_helpers.tpl names an image by, unless a value says otherwise.
+    metadata += "".join(f"  patio.dev/{name}-digest: {digest}\n" for name, digest in digests.items())
     if changes:
         listed = yaml.safe_dump(list(changes), sort_keys=False, allow_unicode=True, width=1000)
         block = "".join(f"    {line}\n" for line in listed.splitlines())
-        metadata = metadata.rstrip("\n") + f"\n  artifacthub.io/changes: |\n{block}"
+        metadata += f"  artifacthub.io/changes: |\n{block}"
     return {**files, VALUES: values.encode(), METADATA: metadata.encode()}
 
 
-def with_digests(values: str, registry: str, digests: Mapping[str, str]) -> str:
-    """Return values.yaml with the released images as defaults, comments and order kept."""
+def with_names(values: str, registry: str) -> str:
+    """Return values.yaml with the images' names in a registry as defaults, comments and order kept."""
     for image in IMAGES:
-        pattern = re.compile(
-            rf"^({image.name}:\n(?:(?:  .*)?\n)*?  image:\n(?:    #.*\n)*    repository: )\S+\n"
-            r"((?:    #.*\n|    tag: .*\n)*    digest: ).*$",
-            re.MULTILINE,
-        )
-        values, count = pattern.subn(rf'\g<1>{registry}/{image.name}\n\g<2>"{digests[image.name]}"', values)
+        pattern = re.compile(rf"^(    repository: )\S+/{image.name}$", re.MULTILINE)
+        values, count = pattern.subn(rf"\g<1>{registry}/{image.name}", values)
         if count != 1:
-            raise ReleaseError(f"{VALUES} has no {image.name}.image with repository, tag and digest")
+            raise ReleaseError(f"{VALUES} has no {image.name}.image.repository")
     return values
 
 

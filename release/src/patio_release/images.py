@@ -1,8 +1,8 @@
 """Building the images of a release with buildah: one for each platform, and an index over them, as an OCI layout.
 
 Each release builds in a store of its own, so that no layer of an earlier build gets in. The builder stage runs on this
-machine's platform and takes the wheels of the other one; the final stage runs nothing. All times in an image are that of
-the commit. `publisher` pushes the layout; nothing of this module talks to a registry but for the base.
+machine's platform and takes the wheels of the other one; the final stage runs nothing. All times in an image are that
+of the commit. `publisher` pushes the layout; nothing of this module talks to a registry but for the base.
 """
 
 import json
@@ -19,7 +19,7 @@ from e2e_cluster.packages import Package, ensure_packages
 from e2e_cluster.progress import Say
 from patio_release.errors import ReleaseError
 from patio_release.oci_layout import moment
-from patio_release.published import PLATFORMS, Image, platform_words
+from patio_release.published import PLATFORMS, Image, platform_words, repository
 from patio_release.version import Version
 
 
@@ -34,6 +34,8 @@ class Origin:
     base: str
     """The base's name, as a person gave it."""
     base_digest: str
+    builder_digest: str
+    """The base for the platform of this machine, on which the builder stage runs."""
     source: str
     """The address of the repository."""
 
@@ -132,11 +134,14 @@ class Builder:
     def _build_words(self, image: Image, origin: Origin, platform: str, reference: str) -> Sequence[str]:
         labels, annotations = metadata(image, origin)
         arguments, secrets = certificate_options(self.environ)
-        base = f"{origin.base.partition('@')[0].rpartition(':')[0] or origin.base}@{origin.base_digest}"
-        words = ["bud", "--isolation", "chroot", "--network", "host", "--no-cache", "--pull", "--format", "oci"]
+        base = repository(origin.base)
+        stages = {"BASE": f"{base}@{origin.base_digest}", "BUILDER": f"{base}@{origin.builder_digest}"}
+        words = ["bud", "--isolation", "chroot", "--network", "host", "--pull", "--format", "oci"]
+        # A layer for each COPY, as the Dockerfile says, and none of an earlier build.
+        words += ["--layers", "--no-cache"]
         words += ["--timestamp", str(origin.created), "--identity-label=false", "--platform", platform]
         words += [f"--tls-verify={'false' if self.is_plain_http else 'true'}"]
-        for name, value in {"BASE": base, **arguments}.items():
+        for name, value in {**stages, **arguments}.items():
             words += ["--build-arg", f"{name}={value}"]
         for name, path in secrets.items():
             words += ["--secret", f"id={name},src={path}"]

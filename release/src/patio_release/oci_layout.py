@@ -1,7 +1,7 @@
 """An OCI artifact with one layer as a folder that `crane push` reads. Pure but for the writing of files.
 
-`helm push` writes the time of the push into the manifest, so the same chart pushed twice has two digests. This module writes
-the manifest that Helm reads, with the time of the commit. Layout: image-spec 1.1, image-layout.md.
+`helm push` writes the time of the push into the manifest, so the same chart pushed twice has two digests. This module
+writes the manifest that Helm reads, with the time of the commit. Layout: image-spec 1.1, image-layout.md.
 """
 
 import datetime

@@ -1,8 +1,9 @@
 """Whether a release may go out, and in which order its parts do. Pure.
 
-`publisher` collects a `Tree` and what the registry has, asks `refusals` and `clashes`, and carries out `steps`. The order
-keeps a promise: **a tag is the last thing that appears.** Until then everything is in the registry by digest alone, which
-nobody finds; so a release that stops in the middle has published nothing, and doing it again gives the same digests.
+`publisher` collects a `Tree` and what the registry has, asks `refusals` and `clashes`, and carries out `steps`. The
+order keeps a promise: **a tag is the last thing that appears.** Until then everything is in the registry by digest
+alone, which nobody finds; so a release that stops in the middle has published nothing, and doing it again gives the
+same digests.
 """
 
 from collections.abc import Mapping, Sequence

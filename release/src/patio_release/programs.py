@@ -1,7 +1,7 @@
 """The programs that a release calls, and how: from the pinned Go modules in `release/tools`, and Git, uv and buildah.
 
-They are built when a release is made, and cached as the cluster's binaries are. Everything that a program reads beside its
-arguments is given here: the time zone, and the time of the commit. Decides nothing.
+They are built when a release is made, and cached as the cluster's binaries are. Everything that a program reads beside
+its arguments is given here: the time zone, and the time of the commit. Decides nothing.
 """
 
 import os
@@ -88,15 +88,19 @@ class Registry:
     environ: Mapping[str, str]
     is_plain_http: bool = False
 
-    def digest(self, reference: str) -> str | None:
+    def digest(self, reference: str, platform: str | None = None) -> str | None:
         """Return the digest behind a reference; None if the registry has no such tag.
+
+        Args:
+            reference: a name with a tag or a digest.
+            platform: which image of an index; None: the index itself.
 
         Raises:
             ReleaseError: the registry gives another answer.
 
         """
         try:
-            return self._crane("digest", reference).strip()
+            return self._crane("digest", *(["--platform", platform] if platform else []), reference).strip()
         except ReleaseError as error:
             if any(code in str(error) for code in ABSENT):
                 return None

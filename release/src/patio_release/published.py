@@ -1,7 +1,7 @@
 """What a release publishes, and under which names. Pure.
 
-A name is `REGISTRY/operator`, `REGISTRY/sidecar` or `REGISTRY/charts/patio`; REGISTRY is `ghcr.io/patio`, or another one
-for a rehearsal or a fork. `plan` says in which order it goes out.
+A name is `REGISTRY/operator`, `REGISTRY/sidecar` or `REGISTRY/charts/patio`; REGISTRY is `ghcr.io/patio`, or another
+one for a rehearsal or a fork. `plan` says in which order it goes out.
 """
 
 import re
@@ -32,7 +32,7 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 CHART = "charts/patio"
 """The chart: its folder in the tree, and its name below the registry."""
 WHEELS = ("patio-protocol",)
-"""Packages that others import: the wire contract with its client. Sidecar and operator are programs, and are images only."""
+"""Packages that others import: the wire contract with its client. Sidecar and operator are programs: images only."""
 
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9.-]*(?::\d{1,5})?(?:/[a-z0-9][a-z0-9._-]*)+")
 
@@ -47,6 +47,26 @@ def registry(text: str) -> str:
     if len(text) > 200 or _REFERENCE.fullmatch(text) is None:
         raise ReleaseError(f"--registry {text[:80]!r}: give a host and a path in small letters, such as {REGISTRY}")
     return text
+
+
+def repository(reference: str) -> str:
+    """Return the name in a reference, without tag and digest."""
+    name = reference.partition("@")[0]
+    head, colon, tail = name.rpartition(":")
+    return head if colon and "/" not in tail else name
+
+
+def own_platform(machine: str) -> str:
+    """Return the platform of a machine, as images name it.
+
+    Raises:
+        ReleaseError: no release was made on such a machine.
+
+    """
+    platforms = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+    if machine not in platforms:
+        raise ReleaseError(f"a release is made on {' or '.join(platforms)}, and this machine is {machine}")
+    return platforms[machine]
 
 
 def platform_words(platform: str) -> tuple[str, str]:

@@ -6,8 +6,10 @@ emptied first. A release that failed can be done again: what is in the registry 
 
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +90,7 @@ def read_tree(root: Path) -> Tree:
         disagreements=tuple(disagreements(read_all(root), version)),
         tags=tuple(call(["git", "tag", "--points-at", "HEAD"], environ, folder=root).split()),
         is_clean=not call(["git", "status", "--porcelain"], environ, folder=root).strip(),
-        fragments=tuple(
-            sorted(path.name for path in (root / "changelog.d").glob("*.md") if path.name != "README.md")
-        ),
+        fragments=tuple(sorted(path.name for path in (root / "changelog.d").glob("*.md") if path.name != "README.md")),
         has_section=changelog.section(text, version) is not None,
     )
 
@@ -121,8 +121,9 @@ def _begin(request: Request, tree: Tree, tools: Binaries, say: Say) -> Work:
     commit, created = call(["git", "log", "-1", "--format=%H %ct"], os.environ, folder=request.root).split()
     environ = environment(int(created))
     registry = Registry(tools["crane"], environ, request.is_plain_http)
-    base_digest = registry.digest(request.base)
-    if base_digest is None:
+    base = registry.digest(request.base)
+    builder = registry.digest(request.base, published.own_platform(platform.machine()))
+    if base is None or builder is None:
         raise ReleaseError(f"there is no base image {request.base}")
     shutil.rmtree(request.output, ignore_errors=True)
     request.output.mkdir(parents=True)
@@ -130,7 +131,7 @@ def _begin(request: Request, tree: Tree, tools: Binaries, say: Say) -> Work:
     notes = changelog.section((request.root / "CHANGELOG.md").read_text(), tree.version)
     return Work(
         request=request,
-        origin=Origin(tree.version, commit, int(created), request.base, base_digest, str(metadata["home"])),
+        origin=Origin(tree.version, commit, int(created), request.base, base, builder, str(metadata["home"])),
         environ=environ,
         registry=registry,
         signer=Signer(tools["cosign"], environ, request.key, request.is_plain_http),
@@ -205,8 +206,8 @@ def _list_images(work: Work) -> None:
     if work.request.is_plain_http:
         environ["SYFT_REGISTRY_INSECURE_USE_HTTP"] = "true"
     for name, image in work.images.items():
-        for platform, digest in image.platforms.items():
-            spdx, cyclonedx = _lists(work, name, platform)
+        for for_platform, digest in image.platforms.items():
+            spdx, cyclonedx = _lists(work, name, for_platform)
             command: list[str | Path] = [work.syft, "scan", f"registry:{work.name(name)}@{digest}", "--quiet"]
             command += ["--source-name", f"patio-{name}", "--source-version", work.version.text]
             command += ["--output", f"spdx-json={spdx}", "--output", f"cyclonedx-json={cyclonedx}"]
@@ -219,8 +220,8 @@ def _list_images(work: Work) -> None:
 def _sign(work: Work) -> None:
     for name, image in work.images.items():
         work.signer.sign(f"{work.name(name)}@{image.digest}")
-        for platform, digest in image.platforms.items():
-            spdx, cyclonedx = _lists(work, name, platform)
+        for for_platform, digest in image.platforms.items():
+            spdx, cyclonedx = _lists(work, name, for_platform)
             work.signer.attest(f"{work.name(name)}@{digest}", spdx, "spdxjson")
             work.signer.attest(f"{work.name(name)}@{digest}", cyclonedx, "cyclonedx")
     work.signer.sign(f"{work.name(published.CHART)}@{_chart(work).digest}")
@@ -285,8 +286,8 @@ def _chart(work: Work) -> Artifact:
     return work.chart
 
 
-def _lists(work: Work, name: str, platform: str) -> tuple[Path, Path]:
-    stem = f"{name}-{platform.replace('/', '-')}"
+def _lists(work: Work, name: str, for_platform: str) -> tuple[Path, Path]:
+    stem = f"{name}-{for_platform.replace('/', '-')}"
     return work.request.output / f"{stem}.spdx.json", work.request.output / f"{stem}.cdx.json"
 
 
@@ -303,7 +304,7 @@ def write_changelog(root: Path, version: Version, date: str) -> None:
     """
     if version.is_candidate:
         return
-    command = [str(root / "scripts" / "uv"), "run", "--frozen", "--no-sync", "towncrier", "build", "--yes"]
+    command = [sys.executable, "-m", "towncrier", "build", "--yes"]
     done = subprocess.run(
         [*command, "--version", version.text, "--date", date], cwd=root, capture_output=True, text=True, check=False
     )

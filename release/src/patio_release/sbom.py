@@ -1,7 +1,7 @@
 """Lists of what an image has (SPDX, CycloneDX), without what differs each time they are written. Pure.
 
-syft and uv write the time, and a random name, into each list. The time of the commit and a name made of the image's digest
-take their place, so that the same image has the same list.
+syft and uv write the time, and a random name, into each list. The time of the commit and a name made of the image's
+digest take their place, so that the same image has the same list.
 """
 
 import json
@@ -16,7 +16,7 @@ _NAMES = uuid.UUID("6f0d7f7e-6f5c-5d0e-9a55-2f1f2b7f6d39")
 
 
 def settled_spdx(text: str, subject: str, created: int) -> str:
-    """Return an SPDX document of a subject, such as `operator@sha256:...`, with a time and a name that do not change."""
+    """Return an SPDX document of a subject, such as `operator@sha256:...`, with a time and a name that stay."""
     document: dict[str, Any] = json.loads(text)
     document["creationInfo"]["created"] = moment(created)
     document["documentNamespace"] = f"https://patio.dev/spdx/{uuid.uuid5(_NAMES, subject)}"

@@ -1,9 +1,9 @@
 """The version of this tree: one source, and the places that repeat it.
 
-The source is `version` of the root's pyproject.toml. Other files need the same text: packages, the chart, the lock, pages
-with commands. `PLACES` lists them; `set_version` writes all of them, and `disagreements` says which differ. The CRDs and
-the OpenAPI document are generated from the packages' `__version__`, so they are only read here. Pure but for the reading
-and writing of files.
+The source is `version` of the root's pyproject.toml. Other files need the same text: packages, the chart, the lock,
+pages with commands. `PLACES` lists them; `set_version` writes all of them, and `disagreements` says which differ. The
+CRDs and the OpenAPI document are generated from the packages' `__version__`, so they are only read here. Pure but for
+the reading and writing of files.
 """
 
 import re
@@ -15,7 +15,7 @@ from patio_release.errors import ReleaseError
 
 SOURCE = "pyproject.toml"
 FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-rc\.([1-9]\d*))?")
-"""SemVer as this project uses it: a release, or a numbered candidate of one. Helm, OCI tags and Python packages all take it."""
+"""SemVer as this project uses it: a release, or a numbered candidate. Helm, OCI tags and Python packages take it."""
 _ANY = r"[^\s\"'`\\:@]+"
 
 

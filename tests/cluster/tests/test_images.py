@@ -76,7 +76,7 @@ def test_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
     first = images.build(["sidecar"], environ=environ, builder=builder)
     assert images.build(["sidecar"], environ=environ, builder=builder) == first
     assert len(builder.builds) == 1
-    assert first[0].ref == "docker.io/patio/sidecar:dev"
+    assert first[0].ref == "ghcr.io/patio/sidecar:dev"
     assert first[0].archive.read_text() == first[0].ref
 
 
@@ -155,5 +155,5 @@ def test_progress_goes_to_the_one_who_asked(tmp_path: Path) -> None:
     environ = {"PATIO_CACHE": str(tmp_path)}
     images.build(["sidecar"], environ=environ, builder=Recorder(), say=lines.append)
     assert lines[0].startswith("image sidecar: building with recorder")
-    assert "docker.io/patio/sidecar:dev" in lines[-1]
+    assert "ghcr.io/patio/sidecar:dev" in lines[-1]
     images.build(["sidecar"], environ=environ, builder=Recorder(), say=silent)
