@@ -110,7 +110,15 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     tools = ensure_tools(say)
     log = folder / "registry.log"
     with log.open("wb") as output:
-        serve = [tools["crane"], "registry", "serve", "--address", "127.0.0.1:0", "--disk", folder / "registry"]
+        serve = [
+            str(tools["crane"]),
+            "registry",
+            "serve",
+            "--address",
+            "127.0.0.1:0",
+            "--disk",
+            str(folder / "registry"),
+        ]
         (folder / "registry").mkdir()
         server = subprocess.Popen(serve, stdout=output, stderr=subprocess.STDOUT)
     try:

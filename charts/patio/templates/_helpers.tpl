@@ -67,7 +67,7 @@ annotations; a tag or a digest among the values replaces them. */}}
 {{- else if $image.tag -}}
 {{ $repository }}:{{ $image.tag }}
 {{- else -}}
-{{- with get ($root.Chart.Annotations | default dict) (printf "patio.dev/%s-digest" (index . 2)) -}}
+{{- with index ($root.Chart.Annotations | default dict) (printf "patio.dev/%s-digest" (index . 2)) -}}
 {{ $repository }}@{{ . }}
 {{- else -}}
 {{ $repository }}:{{ $root.Chart.AppVersion }}

@@ -133,7 +133,10 @@ def test_unknown_image_name_is_rejected_with_the_known_ones(capsys: pytest.Captu
 def test_dockerfile_takes_its_base_as_argument_public_by_default(name: str) -> None:
     text = (ROOT / images.DOCKERFILES[name]).read_text()
     assert f"ARG BASE={images.PUBLIC_BASE}\n" in text
-    assert all(line.split()[1] == "${BASE}" for line in text.splitlines() if line.startswith("FROM "))
+    stages = [line.split()[1:] for line in text.splitlines() if line.startswith("FROM ")]
+    builder = ["--platform=${BUILDPLATFORM}", "${BUILDER}", "AS", "builder"]
+    assert all(words == builder or words[0] == "${BASE}" for words in stages)
+    assert builder not in stages or "ARG BUILDER=${BASE}\n" in text
 
 
 @pytest.mark.parametrize("name", OURS)
