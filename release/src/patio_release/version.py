@@ -86,6 +86,7 @@ PLACES = (
     Place("docs/tasks/*.md", r"charts/patio --version "),
     Place("charts/patio/README.md", r"charts/patio --version "),
     Place("scripts/reference/chart.py", r"charts/patio --version "),
+    Place("docs/tasks/*.md", r"release\.yaml@refs/tags/v", r" "),
     Place("docs/tasks/*.md", r"patio/(?:sidecar|operator|charts/patio):"),
     Place("examples/*.yaml", r"patio/sidecar:", "$"),
     Place("docs/openapi.json", r'^  "version": "', '"', is_generated=True),
