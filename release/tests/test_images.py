@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def test_times_are_those_of_the_commit_and_no_layer_is_reused() -> None:
     given = words("linux/amd64")
     assert given[given.index("--timestamp") + 1] == "1700000000"
     assert {"--no-cache", "--pull", "--identity-label=false", "--tls-verify=true"} <= set(given)
+
+
+def test_image_made_again_on_the_digest_of_its_base_is_the_same() -> None:
+    again = replace(ORIGIN, base=f"{ORIGIN.base}@{ORIGIN.base_digest}")
+    assert metadata(IMAGES[0], again) == metadata(IMAGES[0], ORIGIN)
 
 
 def test_image_says_what_it_is_made_of() -> None:

@@ -62,7 +62,7 @@ def metadata(image: Image, origin: Origin) -> tuple[dict[str, str], dict[str, st
     annotations = {
         **labels,
         f"{prefix}title": f"patio-{image.name}",
-        f"{prefix}base.name": origin.base,
+        f"{prefix}base.name": origin.base.partition("@")[0],
         f"{prefix}base.digest": origin.base_digest,
     }
     return labels, annotations
