@@ -63,9 +63,13 @@ def test_tags_come_last_and_the_charts_after_its_images() -> None:
     assert STEPS[-2:] == (Step.TAG_IMAGES, Step.TAG_CHART)
 
 
-def test_nothing_is_pushed_before_tags_are_compared() -> None:
+def test_everything_is_made_before_anything_is_pushed() -> None:
     assert STEPS[: len(BEFORE_ANYTHING_IS_PUSHED)] == BEFORE_ANYTHING_IS_PUSHED
-    assert STEPS.index(Step.COMPARE_TAGS) < STEPS.index(Step.PUSH) < STEPS.index(Step.SIGN)
+    assert STEPS[len(BEFORE_ANYTHING_IS_PUSHED)] is Step.PUSH
+
+
+def test_nothing_is_signed_before_tags_are_compared() -> None:
+    assert STEPS.index(Step.COMPARE_TAGS) < STEPS.index(Step.SIGN) < STEPS.index(Step.TAG_IMAGES)
 
 
 def test_chart_is_packed_when_digests_of_images_are_known() -> None:

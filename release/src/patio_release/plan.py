@@ -38,8 +38,8 @@ class Step(Enum):
     LIST_LOCK = "list what the lock has (CycloneDX)"
     BUILD_IMAGES = "build the images"
     PACK_CHART = "pack the chart with the digests of the images"
-    COMPARE_TAGS = "compare with tags that are there already"
     PUSH = "push images and chart by digest, without a tag"
+    COMPARE_TAGS = "compare with tags that are there already"
     LIST_IMAGES = "list what the images have (SPDX and CycloneDX)"
     SIGN = "sign images and chart, and attest the lists"
     SUM = "write digests, checksums and notes, and sign the checksums"
@@ -53,9 +53,18 @@ BEFORE_ANYTHING_IS_PUSHED = (
     Step.LIST_LOCK,
     Step.BUILD_IMAGES,
     Step.PACK_CHART,
-    Step.COMPARE_TAGS,
 )
-STEPS = (*BEFORE_ANYTHING_IS_PUSHED, Step.PUSH, Step.LIST_IMAGES, Step.SIGN, Step.SUM, Step.TAG_IMAGES, Step.TAG_CHART)
+STEPS = (
+    *BEFORE_ANYTHING_IS_PUSHED,
+    # Some registries answer for a tag only where something was pushed, and deny access before.
+    Step.PUSH,
+    Step.COMPARE_TAGS,
+    Step.LIST_IMAGES,
+    Step.SIGN,
+    Step.SUM,
+    Step.TAG_IMAGES,
+    Step.TAG_CHART,
+)
 """A chart that can be found names images that can be found, with signatures and lists."""
 
 

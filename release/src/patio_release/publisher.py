@@ -189,16 +189,16 @@ def _pack_chart(work: Work) -> None:
     oci_layout.write(work.chart, work.layouts / "chart")
 
 
-def _compare_tags(work: Work) -> None:
-    built = _references(work)
-    if taken := plan.clashes(built, _present(work, built)):
-        raise ReleaseError("\n".join(taken))
-
-
 def _push(work: Work) -> None:
     for name, image in work.images.items():
         work.registry.push(image.layout, f"{work.name(name)}@{image.digest}")
     work.registry.push(work.layouts / "chart", f"{work.name(published.CHART)}@{_chart(work).digest}")
+
+
+def _compare_tags(work: Work) -> None:
+    built = _references(work)
+    if taken := plan.clashes(built, _present(work, built)):
+        raise ReleaseError("\n".join(taken))
 
 
 def _list_images(work: Work) -> None:
@@ -250,8 +250,8 @@ _DO: Mapping[Step, Callable[[Work], None]] = {
     Step.LIST_LOCK: _list_lock,
     Step.BUILD_IMAGES: _build_images,
     Step.PACK_CHART: _pack_chart,
-    Step.COMPARE_TAGS: _compare_tags,
     Step.PUSH: _push,
+    Step.COMPARE_TAGS: _compare_tags,
     Step.LIST_IMAGES: _list_images,
     Step.SIGN: _sign,
     Step.SUM: _sum,
