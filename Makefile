@@ -124,6 +124,10 @@ version: setup ## Write another version into all places and take the fragments i
 	$(RUN) python -m patio_release set $(VERSION)
 	@$(MAKE) --no-print-directory crds openapi reference
 
+.PHONY: base
+base: setup ## Name the base of released images with the digest that its tag has now: release/base.txt.
+	@$(RUN) python -m patio_release base
+
 .PHONY: release
 release: setup ## Make and publish a release of the tagged commit. RELEASE_ARGS="--registry HOST/PATH --key FILE".
 	@$(RUN) python -m patio_release publish $(RELEASE_ARGS)

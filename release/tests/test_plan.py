@@ -12,7 +12,13 @@ from patio_release.publisher import _DO
 from patio_release.version import Version
 
 READY = Tree(
-    version=Version("1.2.0"), disagreements=(), tags=("v1.2.0",), is_clean=True, fragments=(), has_section=True
+    version=Version("1.2.0"),
+    disagreements=(),
+    tags=("v1.2.0",),
+    is_clean=True,
+    fragments=(),
+    has_section=True,
+    base="docker.io/library/python:3.11@sha256:abc",
 )
 
 
@@ -32,6 +38,7 @@ def test_tagged_clean_commit_may_be_released() -> None:
         ({"tags": ("v1.2.0", "v1.1.9")}, "v1.1.9 too"),
         ({"fragments": ("+one.added.md",)}, r"+one.added.md are left"),
         ({"has_section": False}, "no section 1.2.0"),
+        ({"base": "docker.io/library/python:3.11"}, "make base"),
     ],
 )
 def test_anything_that_is_missing_stops_the_release(changed: dict[str, Any], words: str) -> None:

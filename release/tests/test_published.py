@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from patio_release.errors import ReleaseError
-from patio_release.published import own_platform, registry, repository
+from patio_release.published import IMAGES, own_platform, registry, repository
+from patio_release.publisher import read_base
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("text", ["ghcr.io/patio", "127.0.0.1:5000/patio", "r.example/a/b"])
@@ -31,3 +36,8 @@ def test_machine_of_another_kind_makes_no_release() -> None:
     assert (own_platform("x86_64"), own_platform("aarch64")) == ("linux/amd64", "linux/arm64")
     with pytest.raises(ReleaseError, match="riscv64"):
         own_platform("riscv64")
+
+
+def test_base_of_a_release_is_the_default_of_the_dockerfiles() -> None:
+    name = read_base(ROOT).partition("@")[0]
+    assert all(f"ARG BASE={name}\n" in (ROOT / image.dockerfile).read_text() for image in IMAGES)

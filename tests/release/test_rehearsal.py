@@ -31,7 +31,7 @@ from e2e_cluster.places import cache_root
 from e2e_cluster.progress import Say, timed
 from patio_release.errors import ReleaseError
 from patio_release.programs import ensure_tools
-from patio_release.publisher import Request, release, write_changelog
+from patio_release.publisher import Request, pin_base, read_base, release, write_changelog
 from patio_release.sbom import python_packages
 from patio_release.version import Version, read_source
 from patio_testing.deadline import DEADLINE
@@ -136,14 +136,16 @@ def _rehearse(rehearsal: Rehearsal) -> Rehearsal:
     folder, cache = rehearsal.folder, cache_root()
     base = f"{rehearsal.registry}/base:1"
     push_base(base, cache, folder / "store", rehearsal.say)
-    _tagged_commit(folder / "origin", rehearsal.version)
+    _tagged_commit(folder / "origin", rehearsal.version, base, rehearsal.say)
     done = rehearsal.cosign("generate-key-pair")
     assert done.returncode == 0, done.stderr
     for name in ("one", "another"):
         _git(folder, "clone", "--quiet", "origin", name)
 
+    pinned = read_base(folder / "origin")
+
     def request(root: str, output: str, key: str) -> Request:
-        return Request(folder / root, folder / output, rehearsal.registry, base, folder / key, is_plain_http=True)
+        return Request(folder / root, folder / output, rehearsal.registry, pinned, folder / key, is_plain_http=True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COSIGN_PASSWORD", "")
@@ -157,9 +159,11 @@ def _rehearse(rehearsal: Rehearsal) -> Rehearsal:
     return rehearsal
 
 
-def _tagged_commit(origin: Path, version: Version) -> None:
+def _tagged_commit(origin: Path, version: Version, base: str, say: Say) -> None:
     """Make a repository whose commit is a release of what is committed here: what a maintainer does before the tag."""
     _git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(origin))
+    (origin / "release/base.txt").write_text(f"{base}\n")
+    pin_base(origin, say)
     write_changelog(origin, version, "2026-01-02")
     _git(origin, "add", "--all")
     _git(origin, "commit", "--quiet", "--allow-empty", "--message", f"Release {version.text}")

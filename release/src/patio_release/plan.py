@@ -28,6 +28,8 @@ class Tree:
     """Changelog fragments that no release has taken yet."""
     has_section: bool
     """Whether CHANGELOG.md has a section of the version."""
+    base: str
+    """The base of the images."""
 
 
 class Step(Enum):
@@ -82,6 +84,10 @@ def refusals(tree: Tree) -> list[str]:
         found.append(f"make version takes the fragments into CHANGELOG.md: {', '.join(tree.fragments)} are left")
     if not tree.has_section and not tree.version.is_candidate:
         found.append(f"CHANGELOG.md has no section {tree.version.text}")
+    if "@sha256:" not in tree.base:
+        found.append(
+            f"make base: {tree.base} names no digest, and a release that is made again would have another base"
+        )
     return found
 
 

@@ -11,8 +11,9 @@ from patio_release.errors import ReleaseError
 
 REGISTRY = "ghcr.io/patio"
 """Where releases are: the registry of the place where the repository is, below the same owner."""
-BASE = "docker.io/library/python:3.11-slim-bookworm"
-"""The base of released images. A release resolves it to a digest once, and the images name that digest."""
+BASE = "release/base.txt"
+"""The file that names the base of released images. `make base` adds the digest that its tag has then, so that the base
+belongs to the commit: a release that is made again has the same one."""
 
 
 @dataclass(frozen=True)

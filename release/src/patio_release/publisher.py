@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from e2e_cluster.binaries import Binaries
+from e2e_cluster.binaries import Binaries, ensure_binaries
 from e2e_cluster.places import cache_root
 from e2e_cluster.progress import Say
 from patio_release import changelog, chart, checksums, crds, oci_layout, plan, published, sbom
@@ -25,7 +25,7 @@ from patio_release.errors import ReleaseError
 from patio_release.images import Builder, BuiltImage, Origin
 from patio_release.oci_layout import Artifact
 from patio_release.plan import STEPS, Step, Tree
-from patio_release.programs import Registry, Signer, call, ensure_tools, environment
+from patio_release.programs import BINARIES, TOOLS, Registry, Signer, call, ensure_tools, environment
 from patio_release.version import Version, disagreements, read_all, read_source
 
 LOG = "release.log"
@@ -80,7 +80,28 @@ class Work:
         (self.request.output / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def read_tree(root: Path) -> Tree:
+def read_base(root: Path) -> str:
+    """Return the base of released images, as the tree names it."""
+    return (root / published.BASE).read_text().strip()
+
+
+def pin_base(root: Path, say: Say) -> str:
+    """Name the base with the digest that its tag has now.
+
+    Raises:
+        ReleaseError: the registry has no such tag, or gives no answer.
+
+    """
+    name = read_base(root).partition("@")[0]
+    crane = ensure_binaries(["crane"], say, tools=TOOLS, table=BINARIES)["crane"]
+    digest = Registry(crane, os.environ).digest(name)
+    if digest is None:
+        raise ReleaseError(f"there is no base image {name}")
+    (root / published.BASE).write_text(f"{name}@{digest}\n")
+    return f"{name}@{digest}"
+
+
+def read_tree(root: Path, base: str) -> Tree:
     """Return what Git and the files say of the commit that is checked out."""
     environ = dict(os.environ)
     version = read_source(root)
@@ -92,6 +113,7 @@ def read_tree(root: Path) -> Tree:
         is_clean=not call(["git", "status", "--porcelain"], environ, folder=root).strip(),
         fragments=tuple(sorted(path.name for path in (root / "changelog.d").glob("*.md") if path.name != "README.md")),
         has_section=changelog.section(text, version) is not None,
+        base=base,
     )
 
 
@@ -106,7 +128,7 @@ def release(request: Request, say: Say) -> Mapping[str, str]:
         ClusterError: a program is missing, or the log of a long command says why it failed.
 
     """
-    tree = read_tree(request.root)
+    tree = read_tree(request.root, request.base)
     if refused := plan.refusals(tree):
         raise ReleaseError("\n".join([f"{tree.version.tag} cannot be released:", *(f"- {one}" for one in refused)]))
     work = _begin(request, tree, ensure_tools(say), say)
