@@ -28,10 +28,11 @@ from e2e_cluster.binaries import Binaries, ensure_binaries
 from e2e_cluster.control_plane import control_plane
 from e2e_cluster.mounts import remove_folder
 from e2e_cluster.places import cache_root
-from e2e_cluster.progress import Say, timed
+from e2e_cluster.progress import timed
 from patio_release.errors import ReleaseError
 from patio_release.programs import ensure_tools
 from patio_release.publisher import Request, pin_base, read_base, release, write_changelog
+from patio_release.report import Report
 from patio_release.sbom import python_packages
 from patio_release.version import Version, read_source
 from patio_testing.deadline import DEADLINE
@@ -60,7 +61,7 @@ PACKAGES = {"operator": ("patio-operator", "patio-protocol"), "sidecar": ("patio
 class Rehearsal:
     """What two releases left."""
 
-    say: Say
+    report: Report
     folder: Path
     registry: str
     tools: Binaries
@@ -106,8 +107,8 @@ class Rehearsal:
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    folder, say = tmp_path_factory.mktemp("rehearsal"), timed()
-    tools = ensure_tools(say)
+    folder, report = tmp_path_factory.mktemp("rehearsal"), timed()
+    tools = ensure_tools(report)
     log = folder / "registry.log"
     with log.open("wb") as output:
         serve = [
@@ -125,7 +126,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         port = until(
             "the registry's port", lambda: re.findall(r"serving on port (\d+)", log.read_text()), within=DEADLINE
         )
-        yield _rehearse(Rehearsal(say, folder, f"127.0.0.1:{port[0]}/patio", tools, read_source(ROOT)))
+        yield _rehearse(Rehearsal(report, folder, f"127.0.0.1:{port[0]}/patio", tools, read_source(ROOT)))
     finally:
         server.terminate()
         server.wait()
@@ -135,8 +136,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
 def _rehearse(rehearsal: Rehearsal) -> Rehearsal:
     folder, cache = rehearsal.folder, cache_root()
     base = f"{rehearsal.registry}/base:1"
-    push_base(base, cache, folder / "store", rehearsal.say)
-    _tagged_commit(folder / "origin", rehearsal.version, base, rehearsal.say)
+    push_base(base, cache, folder / "store", rehearsal.report)
+    _tagged_commit(folder / "origin", rehearsal.version, base, rehearsal.report)
     done = rehearsal.cosign("generate-key-pair")
     assert done.returncode == 0, done.stderr
     for name in ("one", "another"):
@@ -150,20 +151,20 @@ def _rehearse(rehearsal: Rehearsal) -> Rehearsal:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COSIGN_PASSWORD", "")
         with pytest.raises(ReleaseError) as stopped:
-            release(request("one", "first", "missing.key"), rehearsal.say)
+            release(request("one", "first", "missing.key"), rehearsal.report)
         rehearsal.reason = str(stopped.value)
         rehearsal.first = {path.name: path.read_bytes() for path in (folder / "first").iterdir() if path.is_file()}
         for name in ("operator", "sidecar", "charts/patio"):
             rehearsal.tags_after_first += rehearsal.crane("ls", f"{rehearsal.registry}/{name}").decode().split()
-        rehearsal.digests = release(request("another", "second", "cosign.key"), rehearsal.say)
+        rehearsal.digests = release(request("another", "second", "cosign.key"), rehearsal.report)
     return rehearsal
 
 
-def _tagged_commit(origin: Path, version: Version, base: str, say: Say) -> None:
+def _tagged_commit(origin: Path, version: Version, base: str, report: Report) -> None:
     """Make a repository whose commit is a release of what is committed here: what a maintainer does before the tag."""
     _git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(origin))
     (origin / "release/base.txt").write_text(f"{base}\n")
-    pin_base(origin, say)
+    pin_base(origin, report)
     write_changelog(origin, version, "2026-01-02")
     _git(origin, "add", "--all")
     _git(origin, "commit", "--quiet", "--allow-empty", "--message", f"Release {version.text}")

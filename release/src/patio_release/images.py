@@ -16,10 +16,10 @@ from e2e_cluster.images import certificate_options
 from e2e_cluster.longrun import run_logged
 from e2e_cluster.mounts import remove_folder
 from e2e_cluster.packages import Package, ensure_packages
-from e2e_cluster.progress import Say
 from patio_release.errors import ReleaseError
 from patio_release.oci_layout import moment
 from patio_release.published import PLATFORMS, Image, platform_words, repository
+from patio_release.report import Report
 from patio_release.version import Version
 
 
@@ -97,7 +97,7 @@ class Builder:
     environ: Mapping[str, str]
     is_plain_http: bool
     log: Path
-    say: Say
+    report: Report
 
     def prepare(self) -> None:
         """Make sure of buildah, and of an empty store.
@@ -107,7 +107,7 @@ class Builder:
             MachineError: buildah is missing and cannot be installed.
 
         """
-        ensure_packages([Package("buildah", "buildah")], self.say)
+        ensure_packages([Package("buildah", "buildah")], self.report)
         if os.geteuid() != 0:
             raise ReleaseError("images: buildah builds without namespaces of its own here, which needs root")
         self.clear()
@@ -124,7 +124,7 @@ class Builder:
         self._run(image.name, "manifest", "create", index)
         for platform in PLATFORMS:
             reference = f"localhost/{image.name}:{platform_words(platform)[1]}"
-            self.say(f"image {image.name} for {platform}")
+            self.report(f"image {image.name} for {platform}")
             self._run(f"{image.name} for {platform}", *self._build_words(image, origin, platform, reference))
             self._run(image.name, "manifest", "add", index, f"containers-storage:{reference}")
         self._run(image.name, "manifest", "push", "--all", "--format", "oci", index, f"oci:{layout}")
@@ -152,7 +152,7 @@ class Builder:
         return [*words, "--file", str(self.root / image.dockerfile), "--tag", reference, str(self.root)]
 
     def _run(self, title: str, *arguments: str) -> None:
-        run_logged(title, self._buildah(*arguments), self.log, self.say, environ=self.environ)
+        run_logged(title, self._buildah(*arguments), self.log, self.report, environ=self.environ)
 
     def _buildah(self, *arguments: str) -> list[str]:
         place = ["--root", str(self.store / "root"), "--runroot", str(self.store / "run")]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from e2e_cluster.binaries import Binaries, ensure_binaries
 from e2e_cluster.pins import Binary
-from e2e_cluster.progress import Say
 from patio_release.errors import ReleaseError
+from patio_release.report import Report
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 BINARIES = (
@@ -36,9 +36,9 @@ ABSENT = ("MANIFEST_UNKNOWN", "NAME_UNKNOWN")
 """What a registry answers (distribution-spec 1.1, error codes) if there is no such tag."""
 
 
-def ensure_tools(say: Say) -> Binaries:
+def ensure_tools(report: Report) -> Binaries:
     """Return crane, syft and cosign; build those that the cache does not hold."""
-    return ensure_binaries([binary.name for binary in BINARIES], say, tools=TOOLS, table=BINARIES)
+    return ensure_binaries([binary.name for binary in BINARIES], report, tools=TOOLS, table=BINARIES)
 
 
 def environment(created: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -19,13 +19,13 @@ import yaml
 
 from e2e_cluster.binaries import Binaries, ensure_binaries
 from e2e_cluster.places import cache_root
-from e2e_cluster.progress import Say
 from patio_release import changelog, chart, checksums, crds, oci_layout, plan, published, sbom
 from patio_release.errors import ReleaseError
 from patio_release.images import Builder, BuiltImage, Origin
 from patio_release.oci_layout import Artifact
 from patio_release.plan import STEPS, Step, Tree
 from patio_release.programs import BINARIES, TOOLS, Registry, Signer, call, ensure_tools, environment
+from patio_release.report import Report
 from patio_release.version import Version, disagreements, read_all, read_source
 
 LOG = "release.log"
@@ -56,7 +56,7 @@ class Work:
     registry: Registry
     signer: Signer
     syft: Path
-    say: Say
+    report: Report
     notes: str
     images: dict[str, BuiltImage] = field(default_factory=dict)
     chart: Artifact | None = None
@@ -85,7 +85,7 @@ def read_base(root: Path) -> str:
     return (root / published.BASE).read_text().strip()
 
 
-def pin_base(root: Path, say: Say) -> str:
+def pin_base(root: Path, report: Report) -> str:
     """Name the base with the digest that its tag has now.
 
     Raises:
@@ -93,7 +93,7 @@ def pin_base(root: Path, say: Say) -> str:
 
     """
     name = read_base(root).partition("@")[0]
-    crane = ensure_binaries(["crane"], say, tools=TOOLS, table=BINARIES)["crane"]
+    crane = ensure_binaries(["crane"], report, tools=TOOLS, table=BINARIES)["crane"]
     digest = Registry(crane, os.environ).digest(name)
     if digest is None:
         raise ReleaseError(f"there is no base image {name}")
@@ -117,7 +117,7 @@ def read_tree(root: Path, base: str) -> Tree:
     )
 
 
-def release(request: Request, say: Say) -> Mapping[str, str]:
+def release(request: Request, report: Report) -> Mapping[str, str]:
     """Make and publish a release of the commit that is checked out.
 
     Returns:
@@ -131,15 +131,15 @@ def release(request: Request, say: Say) -> Mapping[str, str]:
     tree = read_tree(request.root, request.base)
     if refused := plan.refusals(tree):
         raise ReleaseError("\n".join([f"{tree.version.tag} cannot be released:", *(f"- {one}" for one in refused)]))
-    work = _begin(request, tree, ensure_tools(say), say)
+    work = _begin(request, tree, ensure_tools(report), report)
     for number, step in enumerate(STEPS, start=1):
-        say(f"{number}/{len(STEPS)} {step.value}")
+        report(f"{number}/{len(STEPS)} {step.value}")
         _DO[step](work)
     shutil.rmtree(work.layouts)
     return _references(work)
 
 
-def _begin(request: Request, tree: Tree, tools: Binaries, say: Say) -> Work:
+def _begin(request: Request, tree: Tree, tools: Binaries, report: Report) -> Work:
     commit, created = call(["git", "log", "-1", "--format=%H %ct"], os.environ, folder=request.root).split()
     environ = environment(int(created))
     registry = Registry(tools["crane"], environ, request.is_plain_http)
@@ -158,7 +158,7 @@ def _begin(request: Request, tree: Tree, tools: Binaries, say: Say) -> Work:
         registry=registry,
         signer=Signer(tools["cosign"], environ, request.key, request.is_plain_http),
         syft=tools["syft"],
-        say=say,
+        report=report,
         notes=notes or f"A candidate of {tree.version.text.partition('-')[0]}.",
     )
 
@@ -188,7 +188,7 @@ def _build_images(work: Work) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     store = request.cache / "release" / "buildah"
-    builder = Builder(request.root, store, work.environ, request.is_plain_http, log, work.say)
+    builder = Builder(request.root, store, work.environ, request.is_plain_http, log, work.report)
     builder.prepare()
     work.layouts.mkdir()
     try:
