@@ -1,13 +1,11 @@
-"""The CRDs as one file, and the checksums."""
+"""The CRDs as one file."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import yaml
 
-from patio_release.checksums import FILE, checksums
 from patio_release.crds import joined
 from patio_release.version import Version
 
@@ -23,15 +21,3 @@ def test_one_file_has_the_crds_of_the_chart() -> None:
 
 def test_crds_with_and_without_a_separator_are_joined_by_one() -> None:
     assert joined({"b": "---\nb: 1", "a": "a: 1\n\n"}, Version("1.0.0")).endswith("---\na: 1\n---\nb: 1\n")
-
-
-def test_sha256sum_accepts_the_checksums(tmp_path: Path) -> None:
-    files = {"b.txt": b"b", "a.txt": b"a"}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / FILE).write_text(checksums(files))
-    assert (
-        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", FILE], cwd=tmp_path, check=False).returncode == 0
-    )
-    (tmp_path / "a.txt").write_bytes(b"x")
-    assert subprocess.run(["sha256sum", "--check", "--status", FILE], cwd=tmp_path, check=False).returncode == 1
