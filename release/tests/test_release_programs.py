@@ -70,6 +70,11 @@ def test_missing_program_is_named() -> None:
         call(["/no/such/program"], {})
 
 
+def test_program_that_hangs_is_an_error() -> None:
+    with pytest.raises(ReleaseError, match="did not end within 0 s"):
+        call(["sleep", "600"], {"PATH": "/usr/bin:/bin"}, within=0.1)
+
+
 def test_failure_shows_the_last_words(program: Path) -> None:
     with pytest.raises(ReleaseError, match=r"ended with 1:\nDENIED"):
         call([program, "denied"], {"PATH": "/usr/bin:/bin"})

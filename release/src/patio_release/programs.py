@@ -32,6 +32,8 @@ BINARIES = (
     ),
 )
 LAST_LINES = 25
+WITHIN = 1800.0
+"""Seconds that one call may take: far above the slowest, a push of new layers."""
 ABSENT = ("MANIFEST_UNKNOWN", "NAME_UNKNOWN")
 """What a registry answers (distribution-spec 1.1, error codes) if there is no such tag."""
 
@@ -59,21 +61,31 @@ def environment(created: int, environ: Mapping[str, str] = os.environ) -> dict[s
 
 
 def call(
-    command: list[str | Path], environ: Mapping[str, str], *, folder: Path | None = None, stdin: str | None = None
+    command: list[str | Path], environ: Mapping[str, str], *, folder: Path | None = None, within: float = WITHIN
 ) -> str:
     """Run a program and return what it prints.
 
     Raises:
-        ReleaseError: it ended with a fault, or is missing; the text ends with its last lines.
+        ReleaseError: it ended with a fault, took more than `within` seconds, or is missing; the text ends with its
+            last lines.
 
     """
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, env=dict(environ), cwd=folder, input=stdin, capture_output=True, text=True, check=False
+            words,
+            env=dict(environ),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=within,
         )
     except FileNotFoundError as error:
         raise ReleaseError(f"{words[0]} is missing on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise ReleaseError(f"`{' '.join(words)}` did not end within {within:.0f} s") from error
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
         raise ReleaseError(f"`{' '.join(words)}` ended with {done.returncode}:\n{tail}")
