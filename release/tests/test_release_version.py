@@ -90,7 +90,7 @@ def test_lock_has_the_version_as_python_writes_it() -> None:
     place = next(place for place in PLACES if place.files == "uv.lock")
     assert 'version = "1.1.0rc2"' in renewed(text, place, Version("1.1.0-rc.2"))
     other = text.replace("editable", "registry")
-    assert renewed(other, place, Version("1.1.0")) == other, "a package of somebody else"
+    assert renewed(other, place, Version("1.1.0")) == other, "a package of another project"
 
 
 def test_only_a_candidate_is_marked_as_one() -> None:

@@ -2,7 +2,7 @@
 
 `publisher` collects a `Tree` and what the registry has, asks `refusals` and `clashes`, and carries out `steps`. The
 order keeps a promise: **a tag is the last thing that appears.** Until then everything is in the registry by digest
-alone, which nobody finds; so a release that stops in the middle has published nothing, and doing it again gives the
+alone, which no user finds; so a release that stops in the middle has published nothing, and doing it again gives the
 same digests.
 """
 

@@ -156,6 +156,6 @@ class Signer:
         return ["--allow-http-registry"] if self.is_plain_http else []
 
     def _cosign(self, command: str, *arguments: str) -> None:
-        # Without a key it takes the public services from Sigstore's own configuration; with one it asks nobody.
+        # Without a key it takes the public services from Sigstore's own configuration; with one it asks no service.
         by_key = ["--key", str(self.key), "--use-signing-config=false", "--tlog-upload=false"] if self.key else []
         call([self.cosign, command, "--yes", *by_key, *arguments], self.environ)
