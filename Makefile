@@ -6,9 +6,10 @@ ENGINE ?= vllm
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests sidecar/tests operator/tests observability/tests tests/doubles/engine/tests tests/scripts
+UNIT := protocol/tests sidecar/tests operator/tests observability/tests release/tests tests/doubles/engine/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
+RELEASE_ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -39,12 +40,16 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) zensical build --strict --clean
 
 .PHONY: check-generated
-check-generated: ## Say which generated file is not up to date: CRDs, OpenAPI document, reference, texts, dashboards.
+check-generated: ## Say which generated file is not up to date, which place has another version; lint the workflows.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.reference --check docs/reference
 	$(RUN) python -m scripts.user_texts --check
 	$(RUN) python -m patio_observability --check .
+	$(RUN) python -m patio_release check
+	$(RUN) zizmor --offline --quiet --no-progress .github
+	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(RUN) check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 .PHONY: tools
 tools: setup ## Install system packages and build the cluster's binaries (first time: about ten minutes).
@@ -113,6 +118,19 @@ dashboards: setup ## Write dashboards, alerts and runbooks: the chart's, those f
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.
 	$(RUN) zensical build --strict --clean
+
+.PHONY: version
+version: setup ## Write another version into all places and take the fragments into CHANGELOG.md. VERSION=0.2.0.
+	$(RUN) python -m patio_release set $(VERSION)
+	@$(MAKE) --no-print-directory crds openapi reference
+
+.PHONY: base
+base: setup ## Name the base of released images with the digest that its tag has now: release/base.txt.
+	@$(RUN) python -m patio_release base
+
+.PHONY: release
+release: setup ## Make and publish a release of the tagged commit. RELEASE_ARGS="--registry HOST/PATH --key FILE".
+	@$(RUN) python -m patio_release publish $(RELEASE_ARGS)
 
 .PHONY: changelog
 changelog: setup ## Show what the changelog of the next release would say.

@@ -45,11 +45,13 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests"),
+            *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests", "release/tests"),
             *("tests/doubles/engine/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),
+    # Two whole releases, with PATIO_TEST_LONG=1 only.
+    Stage("release", ("tests/release",)),
     Stage("cluster", ("tests/cluster/tests", "tests/engine/tests", "tests/e2e"), beside=True),
 )
 

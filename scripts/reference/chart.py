@@ -26,13 +26,10 @@ the CRDs, and a default profile with the sidecar. One installation serves the wh
 
 ## Install
 
-Kubernetes 1.29 or newer and Helm 3 are needed. From the root of the repository:
+Kubernetes 1.29 or newer and Helm 3 are needed.
 
 ```sh
-helm install patio charts/patio --namespace patio-system --create-namespace \\
-  --set operator.image.repository=REGISTRY/patio/operator \\
-  --set sidecar.image.repository=REGISTRY/patio/sidecar \\
-  --wait
+helm install patio oci://ghcr.io/patio/charts/patio --version 0.1.0 --namespace patio-system --create-namespace --wait
 ```
 
 Then put the label `patio.dev/profile: patio` on the pod template of an engine. Its pods get the sidecar.

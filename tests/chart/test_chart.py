@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e_cluster.binaries import ensure_binaries
 from patio_operator.webhooks.loraadapters import LORA_ADAPTERS_PATH
+from patio_release.chart import released
 
 from .chart_objects import CHART, NAMESPACE, Helm, Object, images, of_kind, only, variables_of
 
@@ -253,9 +256,28 @@ def test_operator_can_be_reached_on_its_node(render: Callable[..., list[Object]]
 def test_images_can_be_pinned(render: Callable[..., list[Object]]) -> None:
     digest = "sha256:" + "0" * 64
     assert images(render(f"operator.image.digest={digest}", f"sidecar.image.repository=r/x@{digest}")) == {
-        f"docker.io/patio/operator@{digest}",
+        f"ghcr.io/patio/operator@{digest}",
         f"r/x@{digest}",
     }
+
+
+def test_released_chart_names_its_own_images_by_digest(tmp_path: Path) -> None:
+    files = {str(path.relative_to(CHART)): path.read_bytes() for path in CHART.rglob("*") if path.is_file()}
+    digests = {"operator": f"sha256:{1:064}", "sidecar": f"sha256:{2:064}"}
+    for name, content in released(files, "ghcr.io/patio", digests, []).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+
+    def rendered_images(*values: str) -> set[str]:
+        words = [ensure_binaries(["helm"]).helm, "template", tmp_path, *(f"--set={value}" for value in values)]
+        printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return images([one for one in yaml.safe_load_all(printed) if one])
+
+    theirs = f"ghcr.io/patio/sidecar@{digests['sidecar']}"
+    assert rendered_images() == {f"ghcr.io/patio/operator@{digests['operator']}", theirs}
+    assert rendered_images("operator.image.tag=v7") == {"ghcr.io/patio/operator:v7", theirs}
+    mirrored = rendered_images("global.imageRegistry=r.example")
+    assert mirrored == {f"r.example/patio/{name}@{digest}" for name, digest in digests.items()}
 
 
 def test_operator_may_only_touch_its_own_secret(rendered: list[Object]) -> None:
@@ -545,9 +567,9 @@ def test_replicas_prefer_nodes_of_their_own(render: Callable[..., list[Object]])
 
 def test_image_without_a_tag_is_the_charts_version(render: Callable[..., list[Object]]) -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert images(render()) == {f"docker.io/patio/operator:{version}", f"docker.io/patio/sidecar:{version}"}
+    assert images(render()) == {f"ghcr.io/patio/operator:{version}", f"ghcr.io/patio/sidecar:{version}"}
     with_tags = render("operator.image.repository=here/operator", "operator.image.tag=v7", "sidecar.image.tag=v8")
-    assert images(with_tags) == {"here/operator:v7", "docker.io/patio/sidecar:v8"}
+    assert images(with_tags) == {"here/operator:v7", "ghcr.io/patio/sidecar:v8"}
 
 
 def test_what_is_set_for_the_operators_pods_gets_there(render: Callable[..., list[Object]]) -> None:

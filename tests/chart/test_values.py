@@ -111,7 +111,7 @@ def test_roles_can_be_left_out_or_not_aggregated(render: Render) -> None:
 @pytest.mark.parametrize(
     ("repository", "image"),
     [
-        ("docker.io/patio/operator", "r.example:5000/mirror/patio/operator:v1"),
+        ("ghcr.io/patio/operator", "r.example:5000/mirror/patio/operator:v1"),
         ("patio/operator", "r.example:5000/mirror/patio/operator:v1"),
         ("operator", "r.example:5000/mirror/operator:v1"),
         ("localhost/operator", "r.example:5000/mirror/operator:v1"),

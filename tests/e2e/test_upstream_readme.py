@@ -92,7 +92,7 @@ def group(namespace: str) -> dict[str, Any]:
     body: dict[str, Any] = yaml.safe_load(GROUP)
     body["metadata"]["namespace"] = namespace
     (engine,) = body["spec"]["roles"][0]["standalonePattern"]["template"]["spec"]["containers"]
-    engine["image"] = f"docker.io/patio/engine-double:{TAG}"
+    engine["image"] = f"ghcr.io/patio/engine-double:{TAG}"
     engine["args"] = ["--engine", "sglang", "--enable-metrics", "--served-model-name", "qwen"]
     return body
 

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from patio_release.version import read_source
 from patio_testing.tutorial import DONE_ELSEWHERE, Step, differences, steps
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = read_source(ROOT).text
+
+INSTALL = f"helm install patio oci://ghcr.io/patio/charts/patio --version {VERSION}"
 
 RUN_OF_THE_README = {
+    f"{INSTALL} --namespace patio-system --create-namespace": "tests/release/test_rehearsal.py",
     "make demo": "tests/e2e/test_adapters_on_vllm.py: the functions of environment.py that the demo calls",
     "make test": ".ci/run",
 }

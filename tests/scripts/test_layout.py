@@ -14,6 +14,7 @@ PRODUCTS = {
     "protocol": ("patio_protocol", "protocol_"),
     "sidecar": ("patio", "sidecar_"),
     "operator": ("patio_operator", "operator_"),
+    "release": ("patio_release", "release_"),
 }
 SEVERAL_MODULES = frozenset(
     {"docs", "engines", "event_handlers", "false_sidecars", "field_cases", "fleet_simulator", "fuzz", "fuzz_api"}

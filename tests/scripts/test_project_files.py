@@ -15,6 +15,16 @@ GITHUB = ROOT / ".github"
 TYPES = ("breaking", "added", "changed", "fixed", "security", "docs")
 
 
+def test_release_workflow_runs_what_was_rehearsed() -> None:
+    workflow = yaml.safe_load((GITHUB / "workflows/release.yaml").read_text())
+    commands = "".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
+    assert commands.count("make release") == 1
+    assert workflow[True] == {"push": {"tags": ["v*"]}}, "YAML reads the key `on` as true"
+    assert workflow["permissions"] == {}
+    uses = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", one) for one in uses)
+
+
 def test_workflow_runs_what_ci_runs() -> None:
     workflow = yaml.safe_load((GITHUB / "workflows/ci.yaml").read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]

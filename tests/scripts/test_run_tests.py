@@ -78,7 +78,7 @@ def test_unknown_stage_is_rejected_with_the_list(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as refused:
         main(["--stages", "units"])
     assert refused.value.code == 2
-    assert "unknown stage units; the stages are tools, lint, unit, api, cluster" in capsys.readouterr().err
+    assert "unknown stage units; the stages are tools, lint, unit, api, release, cluster" in capsys.readouterr().err
 
 
 def test_test_that_fails_twice_is_counted_once(tmp_path: Path) -> None:

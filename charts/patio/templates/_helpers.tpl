@@ -47,7 +47,8 @@ rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
 {{ ternary "off" .Values.groups.mode (eq (toString .Values.groups.mode) "false") }}
 {{- end }}
 
-{{/* The reference of an image: (list $ .Values.operator.image) */}}
+{{/* The reference of an image: (list $ .Values.operator.image "operator"). The chart of a release has the digests of its images as
+annotations; a tag or a digest among the values replaces them. */}}
 {{- define "patio.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
 {{- $repository := $image.repository -}}
@@ -63,8 +64,14 @@ rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
 {{ $repository }}@{{ $image.digest }}
 {{- else if contains "@" $repository -}}
 {{ $repository }}
+{{- else if $image.tag -}}
+{{ $repository }}:{{ $image.tag }}
 {{- else -}}
-{{ $repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- with index ($root.Chart.Annotations | default dict) (printf "patio.dev/%s-digest" (index . 2)) -}}
+{{ $repository }}@{{ . }}
+{{- else -}}
+{{ $repository }}:{{ $root.Chart.AppVersion }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -143,7 +150,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ index . 1 | trimPrefix "patio-" }}
-      image: {{ include "patio.image" (list $root $root.Values.operator.image) | quote }}
+      image: {{ include "patio.image" (list $root $root.Values.operator.image "operator") | quote }}
       imagePullPolicy: {{ $root.Values.operator.image.pullPolicy }}
       command: [python, -m]
       args: {{ index . 2 | toJson }}

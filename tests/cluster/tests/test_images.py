@@ -76,7 +76,7 @@ def test_unchanged_image_is_not_built_again(tmp_path: Path) -> None:
     first = images.build(["sidecar"], environ=environ, builder=builder)
     assert images.build(["sidecar"], environ=environ, builder=builder) == first
     assert len(builder.builds) == 1
-    assert first[0].ref == "docker.io/patio/sidecar:dev"
+    assert first[0].ref == "ghcr.io/patio/sidecar:dev"
     assert first[0].archive.read_text() == first[0].ref
 
 
@@ -133,7 +133,10 @@ def test_unknown_image_name_is_rejected_with_the_known_ones(capsys: pytest.Captu
 def test_dockerfile_takes_its_base_as_argument_public_by_default(name: str) -> None:
     text = (ROOT / images.DOCKERFILES[name]).read_text()
     assert f"ARG BASE={images.PUBLIC_BASE}\n" in text
-    assert all(line.split()[1] == "${BASE}" for line in text.splitlines() if line.startswith("FROM "))
+    stages = [line.split()[1:] for line in text.splitlines() if line.startswith("FROM ")]
+    builder = ["--platform=${BUILDPLATFORM}", "${BUILDER}", "AS", "builder"]
+    assert all(words == builder or words[0] == "${BASE}" for words in stages)
+    assert builder not in stages or "ARG BUILDER=${BASE}\n" in text
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -155,5 +158,5 @@ def test_progress_goes_to_the_callers_report(tmp_path: Path) -> None:
     environ = {"PATIO_CACHE": str(tmp_path)}
     images.build(["sidecar"], environ=environ, builder=Recorder(), report=lines.append)
     assert lines[0].startswith("image sidecar: building with recorder")
-    assert "docker.io/patio/sidecar:dev" in lines[-1]
+    assert "ghcr.io/patio/sidecar:dev" in lines[-1]
     images.build(["sidecar"], environ=environ, builder=Recorder(), report=silent)

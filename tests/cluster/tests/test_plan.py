@@ -85,11 +85,11 @@ def test_certificate_names_its_user_and_groups(tmp_path: Path) -> None:
 def test_archive_made_here_is_read_back(tmp_path: Path) -> None:
     program, archive = tmp_path / "pause", tmp_path / "image.tar"
     program.write_bytes(b"program")
-    write_single_file_image(archive, name="docker.io/patio/x:1", program=program, architecture="amd64")
+    write_single_file_image(archive, name="ghcr.io/patio/x:1", program=program, architecture="amd64")
     (image,) = read_archive(archive)
-    assert image.name == "docker.io/patio/x:1"
+    assert image.name == "ghcr.io/patio/x:1"
     first = archive.read_bytes()
-    write_single_file_image(archive, name="docker.io/patio/x:1", program=program, architecture="amd64")
+    write_single_file_image(archive, name="ghcr.io/patio/x:1", program=program, architecture="amd64")
     assert archive.read_bytes() == first
 
 

@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_readme_shows_the_container_as_it_is_written() -> None:
     shown = yaml.safe_load(README.read_text().partition("```yaml\n")[2].partition("```")[0])
-    assert shown["containers"] == [launch.container("docker.io/patio/engine-base:dev")]
+    assert shown["containers"] == [launch.container("ghcr.io/patio/engine-base:dev")]
     assert shown["volumes"] == launch.volumes(PurePath("CACHE/vllm/HASH"), PurePath("CACHE/model/REVISION"))
 
 

@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e_cluster.errors import ClusterError, MachineError
-from e2e_cluster.pins import BINARIES, Binary, content_key, linker_flags, parse_go_version, required_go
+from e2e_cluster.pins import BINARIES, Binary, binary_flags, content_key, parse_go_version, required_go
 from e2e_cluster.places import TOOLS, cache_root
 from e2e_cluster.progress import Report, silent
 
@@ -54,11 +54,25 @@ class _Build:
 
 
 def ensure_binaries(
-    names: Iterable[str], report: Report = silent, *, tools: Path = TOOLS, cache: Path | None = None
+    names: Iterable[str],
+    report: Report = silent,
+    *,
+    tools: Path = TOOLS,
+    cache: Path | None = None,
+    table: Sequence[Binary] = BINARIES,
 ) -> Binaries:
-    """Build those that the cache does not hold, and say where all of them are."""
+    """Build those that the cache does not hold, and say where all of them are.
+
+    Args:
+        names: of binaries of the table.
+        report: gets the progress.
+        tools: the folder of the pinned modules.
+        cache: where binaries are kept.
+        table: the binaries that can be built from `tools`.
+
+    """
     folder = (cache or cache_root()) / "bin"
-    builds = _plan(tuple(names), tools, folder)
+    builds = _plan(tuple(names), table, tools, folder)
     if any(not build.target.exists() for build in builds):
         _check_go(tools, {build.binary.module for build in builds})
         with locked(folder / ".lock", report, "another run builds binaries: waiting for it"):
@@ -68,13 +82,13 @@ def ensure_binaries(
     return Binaries({build.binary.name: build.target for build in builds})
 
 
-def _plan(names: tuple[str, ...], tools: Path, folder: Path) -> list[_Build]:
-    by_name = {binary.name: binary for binary in BINARIES}
-    go_mods = {module: (tools / module / "go.mod").read_text() for module in {b.module for b in BINARIES}}
+def _plan(names: tuple[str, ...], table: Sequence[Binary], tools: Path, folder: Path) -> list[_Build]:
+    by_name = {binary.name: binary for binary in table}
+    go_mods = {module: (tools / module / "go.mod").read_text() for module in {b.module for b in table}}
     builds = []
     for name in names:
         binary = by_name[name]
-        flags = linker_flags(binary.module, go_mods)
+        flags = binary_flags(binary, go_mods)
         sources = [
             (file.name, file.read_bytes())
             for file in (tools / binary.module).iterdir()

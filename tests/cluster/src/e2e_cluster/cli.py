@@ -28,7 +28,7 @@ $PATIO_CACHE/bin (default: ~/.cache/patio/bin). Missing system packages are inst
 Examples:
   python -m e2e_cluster up
   export KUBECONFIG=$(python -m e2e_cluster kubeconfig)
-  python -m e2e_cluster load-image sidecar.tar docker.io/patio/operator:dev
+  python -m e2e_cluster load-image sidecar.tar ghcr.io/patio/operator:dev
   python -m e2e_cluster down
 """
 COMMANDS = {

@@ -14,7 +14,7 @@ from e2e_cluster.places import Folders
 
 NODE_NAME = "patio"
 CNI_NETWORK = "patio"
-PAUSE_IMAGE = "docker.io/patio/pause:1"
+PAUSE_IMAGE = "ghcr.io/patio/pause:1"
 DNS_PORT = 1053
 RESTART_BACKOFF = "2s"
 

@@ -68,7 +68,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     images = []
     for name in names:
-        ref = f"docker.io/patio/{name}:{tag}"
+        ref = f"ghcr.io/patio/{name}:{tag}"
         base_name = chosen or f"{builder.name} {PUBLIC_BASE} {base_key()}"
         key = image_key(repository, DOCKERFILES[name], ref, base_name)
         image = Image(name, ref, folder / f"{name}-{key}.tar")

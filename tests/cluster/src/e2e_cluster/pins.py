@@ -20,6 +20,8 @@ class Binary:
     name: str
     module: str
     package: str
+    reports: tuple[str, str] | None = None
+    """A variable of the program, and the Go module whose version the linker writes there: what `--version` prints."""
 
 
 BINARIES = (
@@ -90,6 +92,15 @@ def linker_flags(module: str, go_mods: Mapping[str, str]) -> str:
             f"{package}.gitMinor": minor,
         }
     return " ".join([STRIPPED, *(f"-X {name}={value}" for name, value in settings.items())])
+
+
+def binary_flags(binary: Binary, go_mods: Mapping[str, str]) -> str:
+    """The linker's flags for a binary: those of its module, and the version that it reports."""
+    flags = linker_flags(binary.module, go_mods)
+    if binary.reports is None:
+        return flags
+    variable, module = binary.reports
+    return f"{flags} -X {variable}={required_version(go_mods[binary.module], module)}"
 
 
 def content_key(flags: str, files: Iterable[tuple[str, bytes]]) -> str:

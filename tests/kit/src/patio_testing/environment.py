@@ -71,7 +71,7 @@ def double(**flags: str) -> Engine:
         name="engine double",
         container={
             "name": "engine",
-            "image": f"docker.io/patio/engine-double:{TAG}",
+            "image": f"ghcr.io/patio/engine-double:{TAG}",
             "imagePullPolicy": "IfNotPresent",
             "args": [
                 *("vllm", "serve", str(launch.MODEL), "--served-model-name", BASE_MODEL, "--enable-lora"),
@@ -105,7 +105,7 @@ def vllm(report: Callable[[str], None]) -> Engine:
     installed, models = engine_environment.install(report), model.write(model_directory())
     return Engine(
         name="vLLM",
-        container=launch.container(f"docker.io/patio/engine-base:{TAG}", name="engine"),
+        container=launch.container(f"ghcr.io/patio/engine-base:{TAG}", name="engine"),
         volumes=launch.volumes(installed, models),
         seconds_to_ready=60,
     )

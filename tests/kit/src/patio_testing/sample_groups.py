@@ -17,8 +17,8 @@ import yaml
 from patio_testing.environment import ROOT, TAG
 
 SAMPLES = ROOT / "tests" / "samples" / "rbg"
-PARTS = f"docker.io/patio/sample-parts:{TAG}"
-SIDECAR = f"docker.io/patio/sidecar:{TAG}"
+PARTS = f"ghcr.io/patio/sample-parts:{TAG}"
+SIDECAR = f"ghcr.io/patio/sidecar:{TAG}"
 MOST_REPLICAS = 2
 NOT_HERE = ("resources", "nodeSelector", "tolerations", "schedulerName")
 """GPUs, RDMA cards, 128 GB of memory, and the nodes and schedulers that know of them."""
