@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -22,6 +23,18 @@ def kill_in_pod(pod: str, program: str) -> None:
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     until(f"{program} in {pod} again", lambda: _processes(pod, program) - killed, within=60)
+
+
+def signal_in_pod(pod: str, program: str, what: signal.Signals) -> None:
+    """Send a signal to the processes of a pod whose command line has `program` in it, such as SIGSTOP.
+
+    Raises:
+        TimedOutError: there was none.
+
+    """
+    for pid in until(f"{program} in {pod}", lambda: _processes(pod, program), within=30):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def _processes(pod: str, program: str) -> set[int]:
