@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import e2e_cluster
-from patio_testing import environment
+from patio_testing import environment, prometheus
 from patio_testing.environment import tell
 from patio_testing.kube import Kube, connected
+from patio_testing.prometheus import Prometheus
 
 MakeNamespace = Callable[[str], str]
 
@@ -41,6 +42,16 @@ def kube(staged: environment.Environment) -> Iterator[Kube]:
     with connected(staged.kubectl, staged.kubeconfig) as connection:
         environment.install_patio(connection, staged, tell)
         yield connection
+
+
+@pytest.fixture(scope="session")
+def monitored(kube: Kube, staged: environment.Environment) -> Iterator[Prometheus]:
+    """A Prometheus by prometheus-operator, with the monitors and rules of the chart."""
+    prometheus.install_operator(kube, tell)
+    environment.install_patio(kube, staged, tell, *prometheus.MONITORS)
+    yield prometheus.start_by_operator(kube)
+    environment.install_patio(kube, staged, tell)
+    kube.kubectl("delete", "namespace", prometheus.NAMESPACE, "--wait=true", "--timeout=120s")
 
 
 @pytest.fixture(scope="module")

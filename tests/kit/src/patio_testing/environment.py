@@ -160,6 +160,25 @@ def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1)
     }
 
 
+def routed_group(engine: Engine, namespace: str, name: str) -> dict[str, Any]:
+    """Return a RoleBasedGroup of one engine, and a real router with which its sidecar registers it."""
+    made = group(engine, namespace, name)
+    topology = {"TOPO_TYPE": "sglang", "SGL_ROUTER_ROLE_NAME": "router", "SGL_ROUTER_PORT": "8000"}
+    variables = [{"name": key, "value": value} for key, value in {**topology, "HEARTBEAT_INTERVAL": "3"}.items()]
+    (worker,) = made["spec"]["roles"]
+    worker["engineRuntimes"] = [{"profileName": "patio", "containers": [{"name": "patio", "env": variables}]}]
+    router = {
+        "name": "router",
+        "image": f"docker.io/patio/sample-parts:{TAG}",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "smg.launch_router", "--host", "0.0.0.0", "--port", "8000"],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+    }
+    template = {"spec": {"containers": [router]}}
+    made["spec"]["roles"].append({"name": "router", "replicas": 1, "standalonePattern": {"template": template}})
+    return made
+
+
 def deployment(engine: Engine, namespace: str, name: str, replicas: int) -> dict[str, Any]:
     """Return a Deployment of engines whose pods ask for the default profile and have the label `app: NAME`."""
     return {

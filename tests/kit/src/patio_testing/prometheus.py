@@ -104,7 +104,7 @@ def install_operator(kube: Kube, say: Callable[[str], None]) -> None:
 
 def start_by_operator(kube: Kube) -> Prometheus:
     """Have the operator make a Prometheus of all monitors and rules of the cluster, and wait until it is ready."""
-    everywhere = {
+    everywhere: dict[str, Any] = {
         f"{kind}{what}": {}
         for kind in ("podMonitor", "serviceMonitor", "rule")
         for what in ("Selector", "NamespaceSelector")
