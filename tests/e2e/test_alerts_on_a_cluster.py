@@ -104,14 +104,19 @@ def _shell(command: str, variables: dict[str, str]) -> str:
 @contextmanager
 def forwarded(kube: Kube, namespace: str, pod: str) -> Iterator[str]:
     """The sidecar's port of a pod on this machine, by kubectl port-forward."""
-    command = [kube.kubectl_binary, "--kubeconfig", kube.kubeconfig, "-n", namespace, "port-forward", pod, ":9091"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*_kubectl(kube, namespace), "port-forward", pod, ":9091"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield process.stdout.readline().split()[2]
     finally:
         process.terminate()
         process.wait()
+
+
+def _kubectl(kube: Kube, namespace: str) -> list[str]:
+    return [str(kube.kubectl_binary), f"--kubeconfig={kube.kubeconfig}", f"--namespace={namespace}"]
 
 
 def one_engine(kube: Kube, engine: Engine, namespace: str) -> str:
@@ -179,8 +184,8 @@ def asking(kube: Kube, namespace: str, pod: str) -> Iterator[None]:
         "u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), {'content-type': 'application/json'}))"
     )
     url = f"http://{address}:8000/v1/completions"
-    kubectl = [kube.kubectl_binary, "--kubeconfig", kube.kubeconfig, "-n", namespace, "exec", "clients", "--"]
-    process = subprocess.Popen([*kubectl, "python3", "-c", script, url, body], stderr=subprocess.DEVNULL)
+    execute = [*_kubectl(kube, namespace), "exec", "clients", "--"]
+    process = subprocess.Popen([*execute, "python3", "-c", script, url, body], stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

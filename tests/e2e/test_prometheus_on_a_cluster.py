@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,12 +146,9 @@ def test_configurations_of_the_documentation_find_the_same_pods(
         ("patio-operator", operators(kube)),
         ("annotated-pods", annotated),
     ):
-        until(
-            f"the job {job} scrapes {sorted(pods)}",
-            lambda job=job: plain.healthy(job),
-            lambda seen, pods=pods: pods != set() and pods <= seen,
-            within=60,
-        )
+        assert pods
+        scraped: Callable[[], set[str]] = partial(plain.healthy, job)
+        until(f"the job {job} scrapes {sorted(pods)}", scraped, pods.issubset, within=60)
     rules = until("all alerts are evaluated", plain.rules, lambda rules: set(rules.values()) == {"ok"}, within=60)
     assert set(rules) == {alert.name for alert in ALERTS}
 
