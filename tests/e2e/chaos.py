@@ -37,6 +37,28 @@ def signal_in_pod(pod: str, program: str, what: signal.Signals) -> None:
             os.kill(pid, what)
 
 
+def signal_children_in_pod(pod: str, program: str, what: signal.Signals) -> None:
+    """Send a signal to the processes that those of a program have started, and not to these themselves.
+
+    Raises:
+        TimedOutError: there was none.
+
+    """
+    for pid in until(f"children of {program} in {pod}", lambda: _children(_processes(pod, program)), within=30):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def _children(parents: set[int]) -> set[int]:
+    found = set()
+    for pid in map(int, filter(str.isdecimal, os.listdir(PROC))):
+        with contextlib.suppress(OSError):
+            # PID (COMMAND) STATE PPID ...; the command may have spaces and brackets.
+            if int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1]) in parents:
+                found.add(pid)
+    return found - parents
+
+
 def _processes(pod: str, program: str) -> set[int]:
     """Return the processes of a pod that run a program.
 

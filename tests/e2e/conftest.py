@@ -16,6 +16,8 @@ from patio_testing.environment import tell
 from patio_testing.kube import Kube, connected
 from patio_testing.prometheus import Prometheus
 
+from .alert_drill import Drill
+
 MakeNamespace = Callable[[str], str]
 
 
@@ -52,6 +54,15 @@ def monitored(kube: Kube, staged: environment.Environment) -> Iterator[Prometheu
     yield prometheus.start_by_operator(kube)
     environment.install_patio(kube, staged, tell)
     kube.kubectl("delete", "namespace", prometheus.NAMESPACE, "--wait=true", "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def drill(kube: Kube, monitored: Prometheus) -> Iterator[Drill]:
+    """The same Prometheus, with alerts that fire soon."""
+    made = Drill(kube, monitored)
+    made.prepare()
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="module")

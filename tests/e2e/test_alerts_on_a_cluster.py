@@ -1,8 +1,6 @@
 """Each critical alert fires in a real fault, and the first command of its runbook shows the cause.
 
-The rules are those that the chart makes, twice in one Prometheus: as they are, and as a copy in which every duration is
-twenty times shorter (`for`, ranges, offsets), at least four scrapes. The copy is what fires here; thresholds and
-expressions are the same.
+`alert_drill` says which rules: those of the chart with every duration twenty times shorter.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +27,12 @@ from patio_testing.environment import (
     deployment,
     lora_adapter,
     routed_group,
-    tell,
     wait_for_pods,
 )
 from patio_testing.kube import Kube, condition, is_ready, until
 from patio_testing.load_client import start_clients
-from patio_testing.prometheus import Prometheus, hastened
 
+from .alert_drill import Drill, kubectl
 from .chaos import kill_in_pod, signal_in_pod
 
 pytestmark = [
@@ -45,78 +41,8 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("PATIO_TEST_LONG") != "1", reason="builds Prometheus: PATIO_TEST_LONG=1"),
 ]
 
-TIMES = 20
-"""How many times shorter the durations of the copy are."""
-WITHIN = 60.0
-"""Seconds to the alert: its range and its `for` in the copy are 45 at most."""
 LEASE = "patio-operator"
 RIGHTS = "patio-operator"
-
-Fires = Callable[..., dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def fires(kube: Kube, monitored: Prometheus) -> Iterator[Fires]:
-    """Return what waits until an alert fires in a namespace, and tells how long that took."""
-    rules = kube.get(f"/apis/monitoring.coreos.com/v1/namespaces/{SYSTEM_NAMESPACE}/prometheusrules/patio")
-    kube.apply(hastened(rules, "hastened", TIMES))
-    until("the copy is evaluated", lambda: monitored.query("ALERTS or vector(0)"))
-
-    def wait(alert: str, namespace: str | None, meanwhile: Callable[[], None] = lambda: None) -> dict[str, str]:
-        began = time.monotonic()
-
-        def seen() -> list[dict[str, str]]:
-            meanwhile()
-            return [
-                one
-                for one in monitored.firing()
-                if one["alertname"] == alert and "hastened" in one and namespace in (None, one.get("namespace"))
-            ]
-
-        labels = until(f"{alert} fires", seen, within=WITHIN)[0]
-        tell(f"{alert}: {time.monotonic() - began:.0f} s after the fault, durations {TIMES} times shorter")
-        return labels
-
-    yield wait
-    kube.kubectl("-n", SYSTEM_NAMESPACE, "delete", "prometheusrule", "hastened")
-
-
-def first_command(kube: Kube, alert: str, namespace: str = "", pod: str = "", **names: str) -> str:
-    """Run the first command of an alert's runbook as a person would, and return what it prints."""
-    (found,) = [one for one in ALERTS if one.name == alert]
-    command = found.runbook.look[0].command
-    for name, value in {"NAMESPACE": namespace, "POD": pod, "ENGINE": "engine", **names}.items():
-        command = command.replace(name, value)
-    path = f"{kube.kubectl_binary.parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "KUBECONFIG": str(kube.kubeconfig)}
-    if "localhost:9091" not in command:
-        return _shell(command, variables)
-    with forwarded(kube, namespace, pod) as address:
-        return _shell(command.replace("localhost:9091", address), variables)
-
-
-def _shell(command: str, variables: dict[str, str]) -> str:
-    done = subprocess.run(["sh", "-c", command], env=variables, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-@contextmanager
-def forwarded(kube: Kube, namespace: str, pod: str) -> Iterator[str]:
-    """The sidecar's port of a pod on this machine, by kubectl port-forward."""
-    process = subprocess.Popen(
-        [*_kubectl(kube, namespace), "port-forward", pod, ":9091"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[2]
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _kubectl(kube: Kube, namespace: str) -> list[str]:
-    return [str(kube.kubectl_binary), f"--kubeconfig={kube.kubeconfig}", f"--namespace={namespace}"]
 
 
 def one_engine(kube: Kube, engine: Engine, namespace: str) -> str:
@@ -127,49 +53,42 @@ def one_engine(kube: Kube, engine: Engine, namespace: str) -> str:
     return name
 
 
-def until_up(monitored: Prometheus, namespace: str) -> None:
-    up = f'min(patio:engine_up{{namespace="{namespace}"}})'
-    until(f"Prometheus sees the engine of {namespace} up", lambda: monitored.value(up) == 1, within=30)
-
-
 def test_engine_that_is_killed_again_and_again(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     namespace = make_namespace("fault-killed")
     pod = one_engine(kube, double, namespace)
-    until_up(monitored, namespace)
-    labels = fires("PatioEngineDown", namespace, lambda: kill_in_pod(pod, "engine_double"))
+    drill.until_up(namespace)
+    labels = drill.fires("PatioEngineDown", namespace, lambda: kill_in_pod(pod, "engine_double"))
     assert labels["pod"] == pod
-    text = first_command(kube, "PatioEngineDown", namespace, pod)
+    text = drill.first_command("PatioEngineDown", namespace, pod)
     assert "Exit Code:    137" in text
 
 
-def test_engine_that_is_stopped(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
-) -> None:
+def test_engine_that_is_stopped(kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill) -> None:
     """SIGSTOP of an engine of one process: it does not answer, and its container runs."""
     namespace = make_namespace("fault-stopped")
     pod = one_engine(kube, double, namespace)
-    until_up(monitored, namespace)
+    drill.until_up(namespace)
     signal_in_pod(pod, "engine_double", signal.SIGSTOP)
-    fires("PatioEngineDown", namespace)
-    text = first_command(kube, "PatioEngineDown", namespace, pod)
+    drill.fires("PatioEngineDown", namespace)
+    text = drill.first_command("PatioEngineDown", namespace, pod)
     assert "Readiness probe failed" in text
     signal_in_pod(pod, "engine_double", signal.SIGCONT)
 
 
 def test_engine_whose_scheduler_hangs(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     """It answers, and its requests get no token. A real vLLM is made to hang in `test_prometheus_beside_vllm`."""
     namespace = make_namespace("fault-stalled")
     pod = one_engine(kube, double, namespace)
-    until_up(monitored, namespace)
+    drill.until_up(namespace)
     start_clients(kube, namespace)
     kube.to_pod("PUT", namespace, pod, 8000, "/_double/speed", {"tokens_per_second": 0.001}).raise_for_status()
     with asking(kube, namespace, pod):
-        fires("PatioEngineStalled", namespace)
-        text = first_command(kube, "PatioEngineStalled", namespace, pod)
+        drill.fires("PatioEngineStalled", namespace)
+        text = drill.first_command("PatioEngineStalled", namespace, pod)
     running = [line for line in text.splitlines() if line.startswith("patio:num_requests_running{")]
     assert [float(line.split()[-1]) for line in running] == [1.0]
 
@@ -184,7 +103,7 @@ def asking(kube: Kube, namespace: str, pod: str) -> Iterator[None]:
         "u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), {'content-type': 'application/json'}))"
     )
     url = f"http://{address}:8000/v1/completions"
-    execute = [*_kubectl(kube, namespace), "exec", "clients", "--"]
+    execute = [*kubectl(kube, namespace), "exec", "clients", "--"]
     process = subprocess.Popen([*execute, "python3", "-c", script, url, body], stderr=subprocess.DEVNULL)
     try:
         yield
@@ -194,30 +113,30 @@ def asking(kube: Kube, namespace: str, pod: str) -> Iterator[None]:
 
 
 def test_model_whose_pods_are_gone(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     namespace = make_namespace("fault-gone")
     one_engine(kube, double, namespace)
-    until_up(monitored, namespace)
+    drill.until_up(namespace)
     running = f'count(patio:num_requests_running{{namespace="{namespace}"}} offset 45s)'
-    until("the model was there 45 seconds ago", lambda: monitored.value(running) == 1, within=90)
+    until("the model was there 45 seconds ago", lambda: drill.prometheus.value(running) == 1, within=90)
     kube.kubectl("-n", namespace, "scale", "deployment/engines", "--replicas=0")
-    labels = fires("PatioModelGone", namespace)
+    labels = drill.fires("PatioModelGone", namespace)
     assert labels["model_name"] == BASE_MODEL
-    assert first_command(kube, "PatioModelGone", namespace).strip() == ""
+    assert drill.first_command("PatioModelGone", namespace).strip() == ""
 
 
 def test_adapter_that_every_engine_refuses(
-    kube: Kube, double: Engine, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     namespace = make_namespace("fault-refused")
     one_engine(kube, double, namespace)
     everyone = {"matchLabels": {"app": "engines"}}
     kube.apply(lora_adapter(namespace, "refused", f"{ADAPTERS['lora-a']}-of-another-name", selector=everyone))
-    labels = fires("PatioAdapterNowhere", namespace)
+    labels = drill.fires("PatioAdapterNowhere", namespace)
     assert labels["adapter"] == "refused"
     found = kube.lora_adapter(namespace, "refused") or {}
-    text = first_command(kube, "PatioAdapterNowhere", namespace, ADAPTER="refused")
+    text = drill.first_command("PatioAdapterNowhere", namespace, ADAPTER="refused")
     ready = condition(found, "Ready")
     assert ready["status"] == "False"
     assert ready["reason"] in text
@@ -225,37 +144,37 @@ def test_adapter_that_every_engine_refuses(
 
 
 def test_router_that_loses_its_workers(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     namespace = make_namespace("fault-router")
     kube.apply(routed_group(double, namespace, "routed"))
     wait_for_pods(kube, namespace, 2, within=90)
     registered = f'min(patio:topology_registered{{namespace="{namespace}"}})'
-    until("the router lists the engine", lambda: monitored.value(registered) == 1, within=60)
+    until("the router lists the engine", lambda: drill.prometheus.value(registered) == 1, within=60)
     signal_in_pod("routed-router-0", "smg.launch_router", signal.SIGSTOP)
     try:
-        labels = fires("PatioNotRegistered", namespace)
+        labels = drill.fires("PatioNotRegistered", namespace)
         assert labels["pod"] == "routed-worker-0"
-        text = first_command(kube, "PatioNotRegistered", namespace, "routed-worker-0")
+        text = drill.first_command("PatioNotRegistered", namespace, "routed-worker-0")
     finally:
         signal_in_pod("routed-router-0", "smg.launch_router", signal.SIGCONT)
     assert "RouterUnreachable" in text
 
 
-def test_operator_that_is_gone(kube: Kube, monitored: Prometheus, fires: Fires) -> None:
-    until("the operator is seen", lambda: monitored.query("patio_operator_leader"), within=60)
+def test_operator_that_is_gone(kube: Kube, drill: Drill) -> None:
+    until("the operator is seen", lambda: drill.prometheus.query("patio_operator_leader"), within=60)
     kube.kubectl("-n", SYSTEM_NAMESPACE, "scale", "deployment/patio-operator", "--replicas=0")
     try:
-        fires("PatioOperatorAbsent", None)
-        text = first_command(kube, "PatioOperatorAbsent")
+        drill.fires("PatioOperatorAbsent", None)
+        text = drill.first_command("PatioOperatorAbsent")
     finally:
         kube.kubectl("-n", SYSTEM_NAMESPACE, "scale", "deployment/patio-operator", "--replicas=1")
-        operator_is_back(kube, monitored)
+        operator_is_back(kube, drill)
     assert "pod/" not in text
     assert f"/{LEASE}" in text
 
 
-def test_operator_that_cannot_have_its_lease(kube: Kube, monitored: Prometheus, fires: Fires) -> None:
+def test_operator_that_cannot_have_its_lease(kube: Kube, drill: Drill) -> None:
     """Another holder renews it, which nobody is."""
 
     def hold() -> None:
@@ -264,17 +183,17 @@ def test_operator_that_cannot_have_its_lease(kube: Kube, monitored: Prometheus, 
 
     hold()
     try:
-        labels = fires("PatioOperatorLeaders", SYSTEM_NAMESPACE)
-        text = first_command(kube, "PatioOperatorLeaders")
+        labels = drill.fires("PatioOperatorLeaders", SYSTEM_NAMESPACE)
+        text = drill.first_command("PatioOperatorLeaders")
     finally:
         kube.kubectl("-n", SYSTEM_NAMESPACE, "delete", "lease", LEASE)
-        operator_is_back(kube, monitored)
+        operator_is_back(kube, drill)
     assert labels["severity"] == "critical"
     assert "holderIdentity: a-replica-that-hangs" in text
 
 
 def test_operator_that_may_not_read_what_it_injects(
-    kube: Kube, double: Engine, monitored: Prometheus, make_namespace: Callable[[str], str], fires: Fires
+    kube: Kube, double: Engine, make_namespace: Callable[[str], str], drill: Drill
 ) -> None:
     """Its rights are taken and it is restarted: it cannot read profiles, and answers each review with an error."""
     namespace = make_namespace("fault-rights")
@@ -290,16 +209,16 @@ def test_operator_that_may_not_read_what_it_injects(
         def again() -> None:
             kube.kubectl("-n", namespace, "delete", "replicaset", "--all", "--wait=false")
 
-        fires("PatioAdmissionsFail", SYSTEM_NAMESPACE, again)
-        text = first_command(kube, "PatioAdmissionsFail")
+        drill.fires("PatioAdmissionsFail", SYSTEM_NAMESPACE, again)
+        text = drill.first_command("PatioAdmissionsFail")
     finally:
         kube.kubectl("patch", "clusterrole", RIGHTS, "--type=merge", "-p", json.dumps({"rules": rights["rules"]}))
         kube.kubectl("-n", SYSTEM_NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/component=operator")
-        operator_is_back(kube, monitored)
+        operator_is_back(kube, drill)
     assert "forbidden" in text
 
 
-def operator_is_back(kube: Kube, monitored: Prometheus) -> None:
+def operator_is_back(kube: Kube, drill: Drill) -> None:
     """Wait until the operator runs, leads and is scraped: what follows needs it."""
     labels = "app.kubernetes.io/component=operator"
 
@@ -307,9 +226,9 @@ def operator_is_back(kube: Kube, monitored: Prometheus) -> None:
         return [one for one in kube.pods(SYSTEM_NAMESPACE, labels) if "deletionTimestamp" not in one["metadata"]]
 
     until("the operator is ready", pods, lambda found: bool(found) and all(map(is_ready, found)), within=90)
-    until("one replica leads", lambda: monitored.value("sum(patio_operator_leader)") == 1, within=60)
+    until("one replica leads", lambda: drill.prometheus.value("sum(patio_operator_leader)") == 1, within=60)
 
 
 def test_every_critical_alert_has_its_fault_here() -> None:
-    faults = set(re.findall(r"\bfires\(\s*\"(\w+)\"", Path(__file__).read_text()))
+    faults = set(re.findall(r"drill\.fires\(\s*\"(\w+)\"", Path(__file__).read_text()))
     assert faults == {alert.name for alert in ALERTS if alert.severity == "critical"}
