@@ -114,15 +114,15 @@ class Timeline:
 
 
 def up_and_down(
-    kube: Kube, namespace: str, url: str, model: str, timeline: Timeline, within: float = 240.0
+    kube: Kube, namespace: str, url: str, model: str, timeline: Timeline, most: int = MOST, within: float = 240.0
 ) -> list[str]:
     """Load until there are as many replicas as may be, then only one client until one is left; return what was lost."""
     with load(kube, STEADY, url, model=model, tokens=TOKENS, clients=1) as calm:
         with load(kube, namespace, url, model=model, tokens=TOKENS, clients=CLIENTS) as rush:
-            until("all replicas are there", timeline, lambda seen: seen == (MOST, MOST), within=within)
+            until("all replicas are there", timeline, lambda seen: seen == (most, most), within=within)
             full = time.monotonic()
             until("they stay under load", lambda: (timeline(), time.monotonic() - full), lambda one: one[1] > 20)
-            assert timeline() == (MOST, MOST), "scaled down under load"
+            assert timeline() == (most, most), "scaled down under load"
         until("one replica is left", timeline, lambda seen: seen == (1, 1), within=within)
     tell(f"{namespace}, ready/wanted: {timeline}; served {rush.served(url)} and {calm.served(url)}")
     assert rush.served(url) > CLIENTS
@@ -181,3 +181,52 @@ def test_keda_scales_an_adapter_and_no_request_is_lost(
     kube.kubectl("-n", namespace, "delete", "scaledobject", "translator", "--wait=true", "--timeout=60s")
     assert lost == []
     assert timeline.wanted[0] == timeline.wanted[-1] == 1
+
+
+@pytest.fixture(scope="module")
+def metrics_server(kube: Kube) -> Iterator[None]:
+    autoscalers.install_metrics_server(kube, tell)
+    yield
+    autoscalers.remove_metrics_server(kube)
+
+
+def test_autoscaler_on_metrics_server_scales_engines(
+    kube: Kube, metrics_server: None, steady: str, make_namespace: Callable[[str], str]
+) -> None:
+    """A HorizontalPodAutoscaler alone, on the processor time of the engine's container: the double has no GPU."""
+    namespace = make_namespace("autoscaled-by-cpu")
+    kube.apply(
+        deployment(double(tokens_per_second="200", max_num_seqs=str(AT_ONCE)), namespace, "qwen", 1),
+        service(namespace, "qwen"),
+        on_processor_time(namespace, "qwen"),
+    )
+    wait_for_pods(kube, namespace, 1, within=60)
+    start_clients(kube, namespace)
+    until("the engine is measured", lambda: processor_time(kube, namespace), within=90)
+    tell(f"idle: {processor_time(kube, namespace)}")
+    timeline = Timeline(of_deployment(kube, namespace, "qwen"))
+    lost = up_and_down(kube, namespace, f"http://qwen.{namespace}", BASE_MODEL, timeline, most=2)
+    assert lost == []
+
+
+def on_processor_time(namespace: str, name: str) -> dict[str, Any]:
+    resource = {"name": "cpu", "container": "engine", "target": {"type": "AverageValue", "averageValue": "80m"}}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": 1,
+            "maxReplicas": 2,
+            "metrics": [{"type": "ContainerResource", "containerResource": resource}],
+            "behavior": {"scaleDown": SOON},
+        },
+    }
+
+
+def processor_time(kube: Kube, namespace: str) -> list[str]:
+    """Return what metrics-server says of the engines' containers."""
+    found = kube.get(f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods") or {"items": []}
+    containers = [container for pod in found["items"] for container in pod["containers"]]
+    return [one["usage"]["cpu"] for one in containers if one["name"] == "engine"]
