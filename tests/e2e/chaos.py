@@ -62,8 +62,8 @@ def _children(parents: set[int]) -> set[int]:
 def _processes(pod: str, program: str) -> set[int]:
     """Return the processes of a pod that run a program.
 
-    A process is the pod's when its variables say so: the container runtime sets HOSTNAME. Both kinds of cluster run
-    their containers in this machine's kernel.
+    A process is the pod's when the kubelet's /etc/hostname in its file system says so; what a process says of itself it
+    may have overwritten, as smg does. Both kinds of cluster run their containers in this machine's kernel.
     """
     return {pid for pid in map(int, filter(str.isdecimal, os.listdir(PROC))) if _is_it(pid, pod, program)}
 
@@ -71,7 +71,7 @@ def _processes(pod: str, program: str) -> set[int]:
 def _is_it(pid: int, pod: str, program: str) -> bool:
     try:
         command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
-        variables = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        host = (PROC / str(pid) / "root/etc/hostname").read_text().strip()
     except OSError:  # it has ended since
         return False
-    return program.encode() in command and f"HOSTNAME={pod}".encode() in variables
+    return program.encode() in command and host == pod

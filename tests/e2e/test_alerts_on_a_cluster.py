@@ -22,6 +22,7 @@ from patio_testing.environment import (
     ADAPTERS,
     BASE_MODEL,
     PROMPT,
+    ROUTER,
     SYSTEM_NAMESPACE,
     Engine,
     deployment,
@@ -151,24 +152,26 @@ def test_router_that_loses_its_workers(
     wait_for_pods(kube, namespace, 2, within=90)
     registered = f'min(patio:topology_registered{{namespace="{namespace}"}})'
     until("the router lists the engine", lambda: drill.prometheus.value(registered) == 1, within=60)
-    signal_in_pod("routed-router-0", "smg.launch_router", signal.SIGSTOP)
+    signal_in_pod("routed-router-0", ROUTER, signal.SIGSTOP)
     try:
         labels = drill.fires("PatioNotRegistered", namespace)
         assert labels["pod"] == "routed-worker-0"
         text = drill.first_command("PatioNotRegistered", namespace, "routed-worker-0")
     finally:
-        signal_in_pod("routed-router-0", "smg.launch_router", signal.SIGCONT)
+        signal_in_pod("routed-router-0", ROUTER, signal.SIGCONT)
     assert "RouterUnreachable" in text
 
 
 def test_operator_that_is_gone(kube: Kube, drill: Drill) -> None:
     until("the operator is seen", lambda: drill.prometheus.query("patio_operator_leader"), within=60)
+    deployed = kube.get(f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/patio-operator")
     kube.kubectl("-n", SYSTEM_NAMESPACE, "scale", "deployment/patio-operator", "--replicas=0")
     try:
         drill.fires("PatioOperatorAbsent", None)
         text = drill.first_command("PatioOperatorAbsent")
     finally:
-        kube.kubectl("-n", SYSTEM_NAMESPACE, "scale", "deployment/patio-operator", "--replicas=1")
+        replicas = deployed["spec"]["replicas"]
+        kube.kubectl("-n", SYSTEM_NAMESPACE, "scale", "deployment/patio-operator", f"--replicas={replicas}")
         operator_is_back(kube, drill)
     assert "pod/" not in text
     assert f"/{LEASE}" in text

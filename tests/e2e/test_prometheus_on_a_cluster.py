@@ -28,6 +28,7 @@ from patio_testing import environment
 from patio_testing.environment import (
     ADAPTERS,
     ROOT,
+    ROUTER,
     SYSTEM_NAMESPACE,
     deployment,
     double,
@@ -136,7 +137,7 @@ def faults(kube: Kube, namespace: str, monitored: Prometheus) -> None:
     """What some counters need: an engine that dies, a router that dies, and calls that the sidecar rejects."""
     errors = 'sum(patio:engine_scrape_errors_total{pod="routed-worker-0"})'
     for count in range(FAULTS):
-        kill_in_pod("routed-router-0", "smg.launch_router")
+        kill_in_pod("routed-router-0", ROUTER)
         answer = kube.to_pod("POST", namespace, "routed-worker-0", 9091, "/v1/drain", {"timeout": 1})
         assert answer.status_code in (401, 403)
         kill_in_pod("routed-worker-0", "engine_double")

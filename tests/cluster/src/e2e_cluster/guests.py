@@ -17,8 +17,9 @@ from e2e_cluster.places import TOOLS
 from e2e_cluster.progress import Say, silent
 from e2e_cluster.provider import Provider
 
-PLACES = {"prometheus-config-reloader": "bin/prometheus-config-reloader"}
-"""Where an image must have its program, if not at the top: prometheus-operator names this path."""
+PLACES = {name: f"bin/{name}" for name in ("prometheus", "prometheus-config-reloader")}
+"""Where an image must have its program, if not at the top: prometheus-operator names the one path, and mounts a volume
+at `/prometheus`."""
 
 
 def image_of(name: str) -> str:

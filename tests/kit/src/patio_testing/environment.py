@@ -32,6 +32,8 @@ PROMPT = model.PROMPT
 ADAPTERS = {name: str(launch.ADAPTERS / name) for name in model.ADAPTERS}
 """Where the adapters are in every engine pod, by name."""
 GROUP_API = "workloads.x-k8s.io/v1alpha2"
+ROUTER = "smg::router"
+"""What smg calls its process."""
 
 
 @dataclass(frozen=True)
