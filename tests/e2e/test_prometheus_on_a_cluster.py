@@ -60,6 +60,7 @@ ONLY_WITH = {
     r"\bkube_": "kube-state-metrics",
     r"\bDCGM_": "the DCGM exporter and a GPU",
     r"patio:topology_leases\b": "a sidecar beside a router",
+    r'by \(kind\) \(rate\(patio_operator_reconciles_total\{[^}]*outcome="error"': "a reconciler that fails",
     r'state="(Pending|Downloading)"': "an adapter that waits, or a download that lasts",
 }
 """What is needed for queries with these words. All others have data here."""
