@@ -40,7 +40,7 @@ def install_metrics_server(kube: Kube, say: Callable[[str], None]) -> None:
     (deployment,) = [one for one in objects if one["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     # The kubelet's certificate is by the cluster's own authority, of which metrics-server knows nothing.
-    container["args"] += ["--kubelet-insecure-tls", "--metric-resolution=10s"]
+    container["args"] += ["--kubelet-insecure-tls"]
     _apply(kube, objects, {"metrics-server": image_of("metrics-server")})
     _wait(kube, METRICS_SERVICE)
 
