@@ -56,6 +56,12 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
+def fast() -> Engine:
+    """An engine that takes enough processor time to be seen."""
+    return double(tokens_per_second="200", max_num_seqs=str(AT_ONCE))
+
+
+@pytest.fixture(scope="module")
 def keda(kube: Kube, monitored: Prometheus) -> Iterator[None]:
     autoscalers.install_keda(kube, tell)
     yield
@@ -114,15 +120,15 @@ class Timeline:
 
 
 def up_and_down(
-    kube: Kube, namespace: str, url: str, model: str, timeline: Timeline, most: int = MOST, within: float = 240.0
+    kube: Kube, namespace: str, url: str, model: str, timeline: Timeline, within: float = 240.0
 ) -> list[str]:
     """Load until there are as many replicas as may be, then only one client until one is left; return what was lost."""
     with load(kube, STEADY, url, model=model, tokens=TOKENS, clients=1) as calm:
         with load(kube, namespace, url, model=model, tokens=TOKENS, clients=CLIENTS) as rush:
-            until("all replicas are there", timeline, lambda seen: seen == (most, most), within=within)
+            until("all replicas are there", timeline, lambda seen: seen == (MOST, MOST), within=within)
             full = time.monotonic()
             until("they stay under load", lambda: (timeline(), time.monotonic() - full), lambda one: one[1] > 20)
-            assert timeline() == (most, most), "scaled down under load"
+            assert timeline() == (MOST, MOST), "scaled down under load"
         until("one replica is left", timeline, lambda seen: seen == (1, 1), within=within)
     tell(f"{namespace}, ready/wanted: {timeline}; served {rush.served(url)} and {calm.served(url)}")
     assert rush.served(url) > CLIENTS
@@ -191,34 +197,53 @@ def metrics_server(kube: Kube) -> Iterator[None]:
 
 
 def test_autoscaler_on_metrics_server_scales_engines(
-    kube: Kube, metrics_server: None, steady: str, make_namespace: Callable[[str], str]
+    kube: Kube, fast: Engine, metrics_server: None, steady: str, make_namespace: Callable[[str], str]
 ) -> None:
     """A HorizontalPodAutoscaler alone, on the processor time of the engine's container: the double has no GPU."""
     namespace = make_namespace("autoscaled-by-cpu")
     kube.apply(
-        deployment(double(tokens_per_second="200", max_num_seqs=str(AT_ONCE)), namespace, "qwen", 1),
+        deployment(fast, namespace, "qwen", 1),
         service(namespace, "qwen"),
-        on_processor_time(namespace, "qwen"),
+        on_processor_time(namespace, "qwen", "apps/v1", "Deployment"),
     )
     wait_for_pods(kube, namespace, 1, within=60)
     start_clients(kube, namespace)
     until("the engine is measured", lambda: processor_time(kube, namespace), within=90)
-    tell(f"idle: {processor_time(kube, namespace)}")
     timeline = Timeline(of_deployment(kube, namespace, "qwen"))
-    lost = up_and_down(kube, namespace, f"http://qwen.{namespace}", BASE_MODEL, timeline, most=2)
+    lost = up_and_down(kube, namespace, f"http://qwen.{namespace}", BASE_MODEL, timeline)
     assert lost == []
 
 
-def on_processor_time(namespace: str, name: str) -> dict[str, Any]:
-    resource = {"name": "cpu", "container": "engine", "target": {"type": "AverageValue", "averageValue": "80m"}}
+def test_autoscaler_on_metrics_server_scales_an_adapter(
+    kube: Kube, fast: Engine, metrics_server: None, steady: str, make_namespace: Callable[[str], str]
+) -> None:
+    """The selector of its scale subresource names the pods that have the adapter, and these alone are measured."""
+    namespace = make_namespace("adapter-by-cpu")
+    everyone = {"matchLabels": {"app": "qwen"}}
+    kube.apply(
+        deployment(fast, namespace, "qwen", MOST),
+        lora_adapter(namespace, "translator", ADAPTERS["lora-a"], selector=everyone, replicas=1, service=True),
+    )
+    wait_for_pods(kube, namespace, MOST, within=90)
+    wait_for_adapter(kube, namespace, "translator")
+    start_clients(kube, namespace)
+    until("the engines are measured", lambda: len(processor_time(kube, namespace)) == MOST, within=90)
+    kube.apply(on_processor_time(namespace, "translator", "patio.dev/v1alpha1", "LoraAdapter"))
+    timeline = Timeline(of_adapter(kube, namespace, "translator"))
+    lost = up_and_down(kube, namespace, f"http://translator.{namespace}", "translator", timeline)
+    assert lost == []
+
+
+def on_processor_time(namespace: str, name: str, version: str, kind: str) -> dict[str, Any]:
+    resource = {"name": "cpu", "container": "engine", "target": {"type": "AverageValue", "averageValue": "40m"}}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "scaleTargetRef": {"apiVersion": version, "kind": kind, "name": name},
             "minReplicas": 1,
-            "maxReplicas": 2,
+            "maxReplicas": MOST,
             "metrics": [{"type": "ContainerResource", "containerResource": resource}],
             "behavior": {"scaleDown": SOON},
         },
