@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -24,11 +25,45 @@ def kill_in_pod(pod: str, program: str) -> None:
     until(f"{program} in {pod} again", lambda: _processes(pod, program) - killed, within=60)
 
 
+def signal_in_pod(pod: str, program: str, what: signal.Signals) -> None:
+    """Send a signal to the processes of a pod whose command line has `program` in it, such as SIGSTOP.
+
+    Raises:
+        TimedOutError: there was none.
+
+    """
+    for pid in until(f"{program} in {pod}", lambda: _processes(pod, program), within=30):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def signal_children_in_pod(pod: str, program: str, what: signal.Signals) -> None:
+    """Send a signal to the processes that those of a program have started, and not to these themselves.
+
+    Raises:
+        TimedOutError: there was none.
+
+    """
+    for pid in until(f"children of {program} in {pod}", lambda: _children(_processes(pod, program)), within=30):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def _children(parents: set[int]) -> set[int]:
+    found = set()
+    for pid in map(int, filter(str.isdecimal, os.listdir(PROC))):
+        with contextlib.suppress(OSError):
+            # PID (COMMAND) STATE PPID ...; the command may have spaces and brackets.
+            if int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1]) in parents:
+                found.add(pid)
+    return found - parents
+
+
 def _processes(pod: str, program: str) -> set[int]:
     """Return the processes of a pod that run a program.
 
-    A process is the pod's when its variables say so: the container runtime sets HOSTNAME. Both kinds of cluster run
-    their containers in this machine's kernel.
+    A process is the pod's when the kubelet's /etc/hostname in its file system says so; what a process says of itself it
+    may have overwritten, as smg does. Both kinds of cluster run their containers in this machine's kernel.
     """
     return {pid for pid in map(int, filter(str.isdecimal, os.listdir(PROC))) if _is_it(pid, pod, program)}
 
@@ -36,7 +71,7 @@ def _processes(pod: str, program: str) -> set[int]:
 def _is_it(pid: int, pod: str, program: str) -> bool:
     try:
         command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ")
-        variables = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        host = (PROC / str(pid) / "root/etc/hostname").read_text().strip()
     except OSError:  # it has ended since
         return False
-    return program.encode() in command and f"HOSTNAME={pod}".encode() in variables
+    return program.encode() in command and host == pod

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import e2e_cluster
-from patio_testing import environment
+from patio_testing import environment, prometheus
 from patio_testing.environment import log_progress
 from patio_testing.kube import Kube, connected
+from patio_testing.prometheus import Prometheus
+
+from .alert_drill import Drill
 
 MakeNamespace = Callable[[str], str]
 
@@ -43,6 +46,25 @@ def kube(staged: environment.Environment) -> Iterator[Kube]:
     with connected(staged.kubectl, staged.kubeconfig) as connection:
         environment.install_patio(connection, staged, log_progress)
         yield connection
+
+
+@pytest.fixture(scope="session")
+def monitored(kube: Kube, staged: environment.Environment) -> Iterator[Prometheus]:
+    """A Prometheus by prometheus-operator, with the monitors and rules of the chart."""
+    prometheus.install_operator(kube, log_progress)
+    environment.install_patio(kube, staged, log_progress, *prometheus.MONITORS)
+    yield prometheus.start_by_operator(kube)
+    environment.install_patio(kube, staged, log_progress)
+    kube.kubectl("delete", "namespace", prometheus.NAMESPACE, "--wait=true", "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def drill(kube: Kube, monitored: Prometheus) -> Iterator[Drill]:
+    """The same Prometheus, with alerts that fire soon."""
+    made = Drill(kube, monitored)
+    made.prepare()
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,17 @@ import re
 import pytest
 
 from e2e_cluster.binaries import go_suffices
-from e2e_cluster.pins import BINARIES, content_key, linker_flags, parse_go_version, required_go, required_version
+from e2e_cluster.pins import (
+    BINARIES,
+    IN_PODS,
+    KIND,
+    LOCAL,
+    content_key,
+    linker_flags,
+    parse_go_version,
+    required_go,
+    required_version,
+)
 from e2e_cluster.places import TOOLS
 
 GO_MOD = """\
@@ -78,3 +88,8 @@ def test_every_binary_is_a_tool_of_its_pinned_module() -> None:
         if binary.package != ".":
             assert re.search(rf"^(tool )?\s*{re.escape(binary.package)}$", go_mod, re.MULTILINE), binary
             assert (TOOLS / binary.module / "go.sum").exists()
+
+
+def test_programs_that_run_in_pods_are_no_part_of_the_cluster() -> None:
+    assert not set(IN_PODS) & {*LOCAL, *KIND}
+    assert set(IN_PODS) <= {binary.name for binary in BINARIES}

@@ -7,11 +7,20 @@ pause image, which is one static file.
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e_cluster.errors import ClusterError
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """This machine's architecture, as images name it."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,28 @@ def read_archive(archive: Path) -> list[ArchivedImage]:
     return images
 
 
-def write_single_file_image(archive: Path, *, name: str, program: Path, architecture: str) -> None:
-    """An image that holds one static program and runs it; the same input makes the same bytes."""
+def write_single_file_image(
+    archive: Path, *, name: str, program: Path, architecture: str, place: str | None = None
+) -> None:
+    """An image that holds one static program and runs it; the same input makes the same bytes.
+
+    Args:
+        archive: the file to write.
+        name: the image's name with its tag.
+        program: the program on this machine.
+        architecture: as Go and images name it, such as ``amd64``.
+        place: the program's path in the image, without the first slash; by default its name.
+
+    """
+    place = place or program.name
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, program.name, program.read_bytes(), mode=0o755)
+        _add(tar, place, program.read_bytes(), mode=0o755)
     configuration = json.dumps(
         {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
+            "config": {"Entrypoint": [f"/{place}"], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer.getvalue())}"]},
         }
     ).encode()

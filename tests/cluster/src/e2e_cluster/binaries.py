@@ -94,7 +94,8 @@ def _plan(names: tuple[str, ...], table: Sequence[Binary], tools: Path, folder: 
             for file in (tools / binary.module).iterdir()
             if file.name in ("go.mod", "go.sum") or file.suffix == ".go"
         ]
-        builds.append(_Build(binary, flags, folder / content_key(flags, sources) / name))
+        key = content_key(f"{flags} {binary.tags}".rstrip(), sources)
+        builds.append(_Build(binary, flags, folder / key / name))
     return builds
 
 
@@ -144,6 +145,8 @@ def _build(build: _Build, tools: Path, report: Report, position: str) -> None:
     build.target.parent.mkdir(parents=True, exist_ok=True)
     partial = build.target.with_name(f".{name}.partial")
     command = ["go", "build", "-v", "-trimpath", "-ldflags", build.flags, "-o", str(partial)]
+    if build.binary.tags:
+        command += ["-tags", build.binary.tags]
     began = time.monotonic()
     report(f"building {name} ({position})")
     running = subprocess.Popen(

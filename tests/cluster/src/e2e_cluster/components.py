@@ -30,6 +30,12 @@ class ApiServerKeys:
     server: Pair
     service_accounts: Pair
     kubelet_client: Pair
+    front_proxy: Pair | None = None
+    """By which it is known to the API servers that it passes requests on to; without it, it passes on none."""
+
+
+FRONT_PROXY = "front-proxy"
+"""The one name in a certificate that may speak for other users."""
 
 
 def etcd(binary: Path, data: Path, socket: Path) -> Component:
@@ -81,15 +87,26 @@ def apiserver(
         "service-cluster-ip-range": service_range,
         # The node's name is known to nobody's name server.
         "kubelet-preferred-address-types": "InternalIP",
-        # For components that ask for it on and on; no certificate carries the allowed name.
+        # Components ask for these on and on. Without `front_proxy` no certificate carries the allowed name.
         "requestheader-client-ca-file": keys.authority,
-        "requestheader-allowed-names": "front-proxy",
+        "requestheader-allowed-names": FRONT_PROXY,
         "authorization-mode": "Node,RBAC",
         "allow-privileged": "true",
         "profiling": "false",
+        **(_aggregation(keys.front_proxy) if keys.front_proxy else {}),
         **extra,
     }
     return Component("kube-apiserver", (str(binary), *_flags(flags)))
+
+
+def _aggregation(front_proxy: Pair) -> dict[str, object]:
+    return {
+        "proxy-client-cert-file": front_proxy.certificate,
+        "proxy-client-key-file": front_proxy.key,
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+    }
 
 
 def controller_manager(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e_cluster import components, configuration, kernel, network
-from e2e_cluster.archives import read_archive, write_single_file_image
+from e2e_cluster.archives import architecture, read_archive, write_single_file_image
 from e2e_cluster.binaries import Binaries, ensure_binaries, locked
 from e2e_cluster.certificates import ADMINISTRATORS, Authority, Pair
 from e2e_cluster.components import ApiServerKeys, Component
@@ -37,7 +37,6 @@ from e2e_cluster.residue import find_residue, remove_residue
 PORT = 6443
 SERVER = f"https://{network.NODE}:{PORT}"
 DEADLINE = 60.0
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 WELL_KNOWN_NAME = f"kubernetes.default.svc.{components.CLUSTER_DOMAIN}"
 
 
@@ -89,7 +88,9 @@ def plan(folders: Folders, binaries: Binaries, containerd: Path) -> Plan:
         components.apiserver(
             binaries["kube-apiserver"],
             etcd_socket=socket,
-            keys=ApiServerKeys(authority, pair("apiserver"), accounts, pair("apiserver-kubelet")),
+            keys=ApiServerKeys(
+                authority, pair("apiserver"), accounts, pair("apiserver-kubelet"), pair(components.FRONT_PROXY)
+            ),
             address=network.NODE,
             port=PORT,
             service_range=network.SERVICES,
@@ -286,6 +287,7 @@ class LocalProvider:
         node = configuration.NODE_NAME
         authority.issue_server("kubelet-server", f"system:node:{node}", [node, network.NODE])
         authority.issue_client("apiserver-kubelet", "kube-apiserver-kubelet-client", [ADMINISTRATORS])
+        authority.issue_client(components.FRONT_PROXY, components.FRONT_PROXY)
         authority.make_signing_key("service-accounts")
         for file, user, groups in (
             ("controller-manager", "system:kube-controller-manager", ()),
@@ -304,12 +306,8 @@ class LocalProvider:
     def _import_pause(self, program: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="patio-image-") as scratch:
             archive = Path(scratch) / "pause.tar"
-            machine = platform.machine()
             write_single_file_image(
-                archive,
-                name=configuration.PAUSE_IMAGE,
-                program=program,
-                architecture=ARCHITECTURES.get(machine, machine),
+                archive, name=configuration.PAUSE_IMAGE, program=program, architecture=architecture()
             )
             self._import(archive)
 

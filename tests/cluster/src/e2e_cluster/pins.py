@@ -22,6 +22,8 @@ class Binary:
     package: str
     reports: tuple[str, str] | None = None
     """A variable of the program, and the Go module whose version the linker writes there: what `--version` prints."""
+    tags: str = ""
+    """Build tags that leave out what no test needs."""
 
 
 BINARIES = (
@@ -37,11 +39,40 @@ BINARIES = (
     Binary("kind", "kind", "sigs.k8s.io/kind"),
     Binary("pause", "pause", "."),
     Binary("promlint", "promlint", "."),
+    # Of the two dozen ways to find targets only that by the API server: the rest is most of what it compiles.
+    Binary(
+        "prometheus",
+        "prometheus",
+        "github.com/prometheus/prometheus/cmd/prometheus",
+        tags="remove_all_sd,enable_kubernetes_sd",
+    ),
+    Binary(
+        "prometheus-operator",
+        "prometheus-operator",
+        "github.com/prometheus-operator/prometheus-operator/cmd/operator",
+    ),
+    Binary(
+        "prometheus-config-reloader",
+        "prometheus-operator",
+        "github.com/prometheus-operator/prometheus-operator/cmd/prometheus-config-reloader",
+    ),
+    Binary("keda", "keda", "github.com/kedacore/keda/v2/cmd/operator"),
+    Binary("keda-adapter", "keda", "github.com/kedacore/keda/v2/cmd/adapter"),
+    Binary("metrics-server", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
 )
 CLIENTS = ("kubectl", "helm")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 CHECKS = ("promlint",)
-LOCAL = tuple(binary.name for binary in BINARIES if binary.name not in ("kind", *CHECKS))
+IN_PODS = (
+    "prometheus",
+    "prometheus-operator",
+    "prometheus-config-reloader",
+    "keda",
+    "keda-adapter",
+    "metrics-server",
+)
+"""Programs of other projects that run in pods beside Patio. Only tests that need one build it."""
+LOCAL = tuple(binary.name for binary in BINARIES if binary.name not in ("kind", *CHECKS, *IN_PODS))
 KIND = ("kind", *CLIENTS)
 
 

@@ -32,6 +32,8 @@ PROMPT = model.PROMPT
 ADAPTERS = {name: str(launch.ADAPTERS / name) for name in model.ADAPTERS}
 """Where the adapters are in every engine pod, by name."""
 GROUP_API = "workloads.x-k8s.io/v1alpha2"
+ROUTER = "smg::router"
+"""What smg calls its process."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,25 @@ def group(engine: Engine, namespace: str, name: str = "demo", replicas: int = 1)
             ]
         },
     }
+
+
+def routed_group(engine: Engine, namespace: str, name: str) -> dict[str, Any]:
+    """Return a RoleBasedGroup of one engine, and a real router with which its sidecar registers it."""
+    made = group(engine, namespace, name)
+    topology = {"TOPO_TYPE": "sglang", "SGL_ROUTER_ROLE_NAME": "router", "SGL_ROUTER_PORT": "8000"}
+    variables = [{"name": key, "value": value} for key, value in {**topology, "HEARTBEAT_INTERVAL": "3"}.items()]
+    (worker,) = made["spec"]["roles"]
+    worker["engineRuntimes"] = [{"profileName": "patio", "containers": [{"name": "patio", "env": variables}]}]
+    router = {
+        "name": "router",
+        "image": f"ghcr.io/patio/sample-parts:{TAG}",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "smg.launch_router", "--host", "0.0.0.0", "--port", "8000"],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+    }
+    template = {"spec": {"containers": [router]}}
+    made["spec"]["roles"].append({"name": "router", "replicas": 1, "standalonePattern": {"template": template}})
+    return made
 
 
 def deployment(engine: Engine, namespace: str, name: str, replicas: int) -> dict[str, Any]:
