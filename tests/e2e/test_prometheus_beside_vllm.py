@@ -96,4 +96,4 @@ def test_vllm_whose_scheduler_is_stopped_is_a_stalled_engine(kube: Kube, pod: tu
     assert labels["pod"] == name
     values = [line for line in text.splitlines() if line.startswith("patio:num_requests_running{")]
     assert [float(line.split()[-1]) >= 1 for line in values] == [True]
-    assert set(answers.outcomes) == {"length"}, "they go on when it does"
+    assert answers.served(url(kube, namespace, name)) > 0, "requests go on when it does"
