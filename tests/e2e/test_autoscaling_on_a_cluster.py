@@ -1,6 +1,6 @@
 """Autoscalers that people have scale engines and adapters up under load and down again, and no request is lost.
 
-KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of `examples/scaledobjects.yaml`,
+KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of `examples/keda/scaledobjects.yaml`,
 with the namespace and the model of the test, and with short pauses before they scale down. A HorizontalPodAutoscaler
 alone reads metrics-server.
 """
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("PATIO_TEST_LONG") != "1", reason="builds KEDA: PATIO_TEST_LONG=1"),
 ]
 
-EXAMPLE = ROOT / "examples" / "scaledobjects.yaml"
+EXAMPLE = ROOT / "examples" / "keda" / "scaledobjects.yaml"
 STEADY = "steady-clients"
 MOST = 4
 TOKENS = (40, 80)
