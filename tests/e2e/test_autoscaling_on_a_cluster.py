@@ -1,8 +1,8 @@
 """Autoscalers that people have scale engines and adapters up under load and down again, and no request is lost.
 
-KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of `examples/keda/scaledobjects.yaml`,
-with the namespace and the model of the test, and with short pauses before they scale down. A HorizontalPodAutoscaler
-alone reads metrics-server.
+KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of the example for KEDA, with the
+namespace and the model of the test, and with short pauses before they scale down. A HorizontalPodAutoscaler alone reads
+metrics-server.
 """
 
 from __future__ import annotations
