@@ -1,8 +1,8 @@
 """Autoscalers that people have scale engines and adapters up under load and down again, and no request is lost.
 
-KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of `examples/scaledobjects.yaml`,
-with the namespace and the model of the test, and with short pauses before they scale down. A HorizontalPodAutoscaler
-alone reads metrics-server.
+KEDA reads what a real Prometheus scraped from the sidecars. Its objects are those of the example for KEDA, with the
+namespace and the model of the test, and with short pauses before they scale down. A HorizontalPodAutoscaler alone reads
+metrics-server.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("PATIO_TEST_LONG") != "1", reason="builds KEDA: PATIO_TEST_LONG=1"),
 ]
 
-EXAMPLE = ROOT / "examples" / "scaledobjects.yaml"
+EXAMPLE = ROOT / "examples" / "keda" / "scaledobjects.yaml"
 STEADY = "steady-clients"
 MOST = 4
 TOKENS = (40, 80)
