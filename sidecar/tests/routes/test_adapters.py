@@ -477,9 +477,15 @@ async def test_order_that_can_not_be_stored_changes_nothing(
 ) -> None:
     async with running_double() as double, sidecar(double) as client:
         await ready(client)
+        state = tmp_path / "state.json"
+
+        async def is_stored() -> bool:
+            return state.exists()
+
+        await eventually(is_stored, "the state at the start is stored")
         # A folder in the place of the file: the disk says no, whoever asks.
-        (tmp_path / "state.json").unlink()
-        (tmp_path / "state.json").mkdir()
+        state.unlink()
+        state.mkdir()
         with pytest.raises(RejectedError) as raised:
             await client.load(load_request("a", adapter_files(tmp_path / "a")))
         assert (raised.value.status, raised.value.code, raised.value.retryable) == (507, "NotStored", True)
