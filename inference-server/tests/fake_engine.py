@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> None:
         with open(os.environ["FAKE_ARGUMENTS"], "w") as file:
             json.dump(arguments, file)
     if os.environ.get("FAKE_LOG"):
-        print(open(os.environ["FAKE_LOG"]).read(), file=sys.stderr, flush=True)
+        with open(os.environ["FAKE_LOG"]) as file:
+            print(file.read(), file=sys.stderr, flush=True)
     if os.environ.get("FAKE_EXIT"):
         sys.exit(int(os.environ["FAKE_EXIT"]))
     if os.environ.get("FAKE_TREE"):

@@ -6,7 +6,6 @@ otherwise be left out without a word.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Mapping
 
@@ -74,6 +73,8 @@ def settings_from(content: Mapping[str, Any]) -> ServerSettings:
 
 
 def _about_keys(content: Mapping[str, Any]) -> tuple[str, ...]:
+    import difflib  # see `OptionTable.nearest`
+
     warnings = []
     for key in content:
         if key in KNOWN or key in UNUSED:

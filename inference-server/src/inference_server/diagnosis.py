@@ -84,12 +84,14 @@ _RULES: tuple[tuple[Cause, Pattern[str], Hint], ...] = (
     ),
     _rule(
         Cause.REMOTE_CODE,
-        r"trust[_-]remote[_-]code=True|requires you to execute the configuration file|contains custom code which must be",
+        r"trust[_-]remote[_-]code=True|requires you to execute the configuration file"
+        r"|contains custom code which must be",
         "the model brings its own code: if you trust it, pass --trust-remote-code",
     ),
     _rule(
         Cause.UNSUPPORTED_MODEL,
-        r"Model architectures .* are not supported|does not recognize this architecture|No model architectures are specified",
+        r"Model architectures .* are not supported|does not recognize this architecture"
+        r"|No model architectures are specified",
         "this version of the engine does not know the model: a newer engine or newer transformers may",
     ),
     _rule(
@@ -164,7 +166,7 @@ _RULES: tuple[tuple[Cause, Pattern[str], Hint], ...] = (
     _rule(
         Cause.SHARED_MEMORY,
         r"creating shared memory segment|[Bb]us error|insufficient shared memory|attaching to shared memory segment",
-        "/dev/shm is too small: docker run --ipc=host or --shm-size, or an emptyDir with medium Memory",
+        "/dev/shm is too small: docker run --ipc=host or --shm-size, or an emptyDir with medium Memory",  # noqa: S108 - a text
     ),
     _rule(Cause.DISK_FULL, r"No space left on device|Disk quota exceeded", "free space where the log names it"),
     _rule(

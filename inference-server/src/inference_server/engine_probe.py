@@ -51,7 +51,7 @@ def probe(interpreter: str, engine: str, environment: Mapping[str, str]) -> Inst
     if key in _answers:
         return _answers[key]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - the interpreter that the caller chose
             [interpreter, "-c", PROBE.format(name=engine)],
             env=dict(environment),
             stdin=subprocess.DEVNULL,

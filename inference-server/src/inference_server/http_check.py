@@ -1,4 +1,7 @@
-"""Asks a server over HTTP: one GET with a limit on time and size, no proxy, no redirect, and no exception for a failure."""
+"""Asks a server over HTTP: one GET with a limit on time and size, without a proxy.
+
+A server that does not answer is an answer too (None), and no exception. `server` calls this.
+"""
 
 from __future__ import annotations
 

@@ -214,6 +214,9 @@ class Keeper:
 
 def keep(control: int, stdout: int, stderr: int, owner: int) -> None:
     """Keep one engine until all of its processes are gone and the owner knows, or has left."""
+    for descriptor in (control, stdout, stderr):
+        # The engine must not hold the lifeline: then the owner would not see that the keeper died.
+        os.set_inheritable(descriptor, False)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -258,3 +261,4 @@ def keep(control: int, stdout: int, stderr: int, owner: int) -> None:
 
 if __name__ == "__main__":
     keep(*[int(word) for word in sys.argv[1:]])
+    os._exit(0)  # the owner waits for this end: nothing is left to tidy up

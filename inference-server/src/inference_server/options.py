@@ -42,6 +42,8 @@ def options_of(engine: str) -> OptionTable | None:
         assert data is not None
         content = json.loads(data.decode("utf-8"))
         kinds = {name: Kind(option["kind"]) for option in content["options"] for name in option["names"]}
+        if engine == "vllm":
+            kinds["-O"] = Kind.VALUE  # `-O3`: vLLM takes it apart before its parser sees it
         _tables[engine] = OptionTable(
             engine=engine,
             version=content["version"],

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Iterable
 
 PROC = "/proc"
+MAX_COMMAND = 64 * 1024
+"""Bytes of a command line that are read."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def cmdline_of(pid: int) -> str:
     """Return a process's command line with spaces, or an empty text."""
     try:
         with open("%s/%d/cmdline" % (PROC, pid), "rb") as file:
-            return file.read(4096).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            return file.read(MAX_COMMAND).replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
         return ""
 

@@ -479,15 +479,15 @@ class InferenceServer(abc.ABC):
             self.tracked_pids |= {stat.identity.pid for stat in members}
 
     def _find_application(self, members: Sequence[processes.Stat]) -> None:
-        """Find the engine below a profiler: the process that has the engine's own command line, before it renames itself."""
+        """Find the engine below a profiler, by its command line: it renames itself later."""
         if not self._arrangement.wraps or self._application is not None:
             return
         words = [str(word) for word in self.get_launch_command()]
         for stat in members:
-            if processes.cmdline_of(stat.identity.pid).endswith(" ".join(words[1:])[:3000]):
-                if stat.identity.pid != self.process_group_id:
-                    self._application = stat.identity
-                    return
+            command_line = processes.cmdline_of(stat.identity.pid)
+            if stat.identity.pid != self.process_group_id and command_line.endswith(" ".join(words[1:])):
+                self._application = stat.identity
+                return
 
     # Stop
 

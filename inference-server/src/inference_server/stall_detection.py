@@ -26,7 +26,10 @@ class Activity:
 
 
 def made_progress(before: Activity, after: Activity) -> bool:
-    """Whether anything moved between two samples. Less CPU time than before means that a process ended: that moved too."""
+    """Whether anything moved between two samples.
+
+    Less CPU time than before means that a process ended, which is a move too.
+    """
     elapsed = max(after.at - before.at, 1e-9)
     worked = after.cpu_seconds - before.cpu_seconds
     return (

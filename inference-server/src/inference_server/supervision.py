@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 import weakref
 from typing import Callable, Mapping, Sequence
 
@@ -58,7 +57,9 @@ class EngineProcess:
         self._mark = mark
         self._known: set[Identity] = set()
         self._changed = threading.Condition()
+        self._said_gone = False
         self._gone = False
+        """Whether no process is left, the keeper included."""
         self._sending = threading.Lock()
         self._owner = os.getpid()
         _all.add(self)
@@ -188,7 +189,7 @@ class EngineProcess:
                 line, received = received.split(b"\n", 1)
                 self._hear(line.decode("utf-8", "replace"))
         self._keeper.wait()
-        if not self._gone:
+        if not self._said_gone:
             self.keeper_lost = True
             self._sweep()
             self._update(returncode=-signal.SIGKILL if self.returncode is None else self.returncode)
@@ -209,7 +210,7 @@ class EngineProcess:
             code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             self._update(returncode=code)
         elif word == "gone":
-            self._update(gone=True)
+            self._said_gone = True
 
     def _update(
         self,
@@ -254,11 +255,11 @@ def launch(
     Raises:
         ServerStartupError: the command could not be run.
     """
-    mark = uuid.uuid4().hex
+    mark = os.urandom(16).hex()
     ours, theirs = socket.socketpair()
     try:
         descriptors = (theirs.fileno(), stdout, stderr)
-        keeper = subprocess.Popen(
+        keeper = subprocess.Popen(  # noqa: S603 - this interpreter, and our own file
             [sys.executable, "-I", "-S", KEEPER, *(str(each) for each in descriptors), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
