@@ -16,7 +16,7 @@ from inference_server.ports import free_port
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., CustomServer]]:
-    """Make servers with the fake engine; keyword arguments in capitals are variables of it. All are ended afterwards."""
+    """Make servers with the fake engine, and end them. Arguments in capitals are its variables."""
     made: list[InferenceServer] = []
 
     def make(**arguments: Any) -> CustomServer:

@@ -268,7 +268,7 @@ def test_server_of_another_model_is_not_accepted(tmp_path: Path, engine: str) ->
 def test_start_that_takes_too_long_is_ended(make_server: Make, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     server = make_server(FAKE_HANG="1", FAKE_TREE=str(tree), startup_timeout=0.5)
-    with pytest.raises(ServerTimeoutError, match="Server failed to become ready within 0.5 seconds") as raised:
+    with pytest.raises(ServerTimeoutError, match=r"Server failed to become ready within 0\.5 seconds") as raised:
         server.start()
     assert raised.value.cause is Cause.TIMEOUT
     wait_until_gone(tree)
@@ -426,7 +426,7 @@ def test_configuration_file_is_read(tmp_path: Path) -> None:
         load_server_config(tmp_path / "none.yaml")
     for wrong in ("- 1\n", "a: [\n", "a: " + "x" * 1024 * 1024):
         path.write_text(wrong)
-        with pytest.raises(ValueError, match="config.yaml"):
+        with pytest.raises(ValueError, match=r"config\.yaml"):
             load_server_config(path)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_for_tree, wait_until_gone
 
-from inference_server import CustomServer, processes
+from inference_server import CustomServer, ServerStartupError, processes
 from inference_server.ports import free_port, is_free
 from inference_server.supervision import EngineProcess
 from patio_testing.deadline import DEADLINE
@@ -201,7 +201,7 @@ def test_command_that_cannot_be_run_says_why(make_server: Make, tmp_path: Path) 
     broken = tmp_path / "broken"
     broken.write_text("#!/nonexistent/interpreter\n")
     broken.chmod(0o755)
-    with pytest.raises(Exception, match="cannot run .*broken: .*No such file"):
+    with pytest.raises(ServerStartupError, match=r"cannot run .*broken: .*No such file"):
         make_server(command=[str(broken)]).start()
 
 
@@ -210,7 +210,7 @@ def test_engine_sees_its_own_environment_and_directory(make_server: Make, tmp_pa
     code = (
         "import os,sys; open(sys.argv[1],'w').write(os.getcwd()+'|'+os.environ['A']+'|'+str(os.getsid(0)==os.getpid()))"
     )
-    with pytest.raises(Exception, match="exit code 0"):
+    with pytest.raises(ServerStartupError, match="exit code 0"):
         make_server(command=[sys.executable, "-c", code, str(out)], A="é = 1").start()
     assert out.read_text() == f"{os.getcwd()}|é = 1|True"
 
@@ -223,7 +223,7 @@ def test_stop_in_the_middle_of_a_start_ends_it(make_server: Make, tmp_path: Path
     def start() -> None:
         try:
             server.start()
-        except Exception as error:
+        except ServerStartupError as error:
             errors.append(error)
 
     thread = threading.Thread(target=start)

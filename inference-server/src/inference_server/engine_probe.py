@@ -19,7 +19,7 @@ version = ''
 try:
     import importlib.metadata
     version = importlib.metadata.version(name)
-except Exception:
+except Exception:  # no metadata, or Python 3.7: the version stays unknown
     pass
 print('inference-server-probe', int(found), version)
 """

@@ -13,7 +13,7 @@ from typing import Pattern
 _RULES: tuple[tuple[str, Pattern[str]], ...] = (
     ("ready", re.compile(r"Application startup complete|The server is fired up and ready to roll")),
     ("warm-up", re.compile(r"Starting vLLM server on|Uvicorn running on|init engine \(profile")),
-    ("graphs", re.compile(r"Capturing CUDA graphs?.*?(?:(\d+)%)?|Capture cuda graph begin|Graph capturing finished")),
+    ("graphs", re.compile(r"Capturing CUDA graphs?(?:.*?(\d+)%)?|Capture cuda graph begin|Graph capturing finished")),
     ("kv-cache", re.compile(r"Available KV cache memory|KV cache size|KV Cache is allocated|Memory pool end")),
     ("compile", re.compile(r"Dynamo bytecode transform|torch\.compile takes|Compiling a graph")),
     ("weights", re.compile(r"Loading safetensors checkpoint shards:\s*(\d+)%|Multi-thread loading shards:\s*(\d+)%")),
