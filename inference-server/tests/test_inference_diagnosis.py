@@ -101,8 +101,8 @@ SAMPLES: list[tuple[str, str, Cause, str]] = [
     (
         "vLLM 0.32.0, v1/core/kv_cache_utils.py",
         "ValueError: To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is "
-        "needed, which is larger than the available KV cache memory (2.5 GiB). Based on the available memory, the estimated "
-        "maximum model length is 20480. Try increasing `gpu_memory_utilization`",
+        "needed, which is larger than the available KV cache memory (2.5 GiB). Based on the available memory, the "
+        "estimated maximum model length is 20480. Try increasing `gpu_memory_utilization`",
         Cause.KV_CACHE_TOO_SMALL,
         "--max-model-len 20480",
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import fake_programs
 import pytest
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_until_gone
 
@@ -35,24 +35,9 @@ from inference_server.ports import free_port
 Make = Callable[..., CustomServer]
 
 
-def install_engine(folder: Path) -> str:
-    """Write a program that stands for a Python with vLLM 0.32.0 and SGLang 0.5.23, which are the fake engine."""
-    folder.mkdir(exist_ok=True)
-    program = folder / "python"
-    program.write_text(
-        "#!/bin/sh\n"
-        'if [ "$1" = -c ]; then\n'
-        '  case "$2" in *"\'vllm\'"*) echo inference-server-probe 1 0.32.0 ;;'
-        " *) echo inference-server-probe 1 0.5.23 ;; esac; exit; fi\n"
-        f'exec "{sys.executable}" "{FAKE}" "$@"\n'
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return str(program)
-
-
 @pytest.fixture
 def engine(tmp_path: Path) -> str:
-    return install_engine(tmp_path / "bin")
+    return str(fake_programs.install(tmp_path / "bin") / "python")
 
 
 # What the original's own tests read
@@ -375,30 +360,24 @@ def test_death_is_noticed_before_the_next_heartbeat(make_server: Make) -> None:
 
 # Profilers
 
-NSYS = """#!/bin/sh
-echo "$@" > "{folder}/nsys-arguments"
-report=; previous=
-while [ "$1" != -- ]; do [ "$1" = --output ] && report=$2; shift; done; shift
-"$@"
-echo profile > "$report"
-"""
-
 
 def test_nsys_wraps_the_engine_and_its_report_is_written(tmp_path: Path, engine: str) -> None:
-    nsys = tmp_path / "bin/nsys"
-    nsys.write_text(NSYS.format(folder=tmp_path))
-    nsys.chmod(0o755)
     server = VLLMServer(
         "tiny",
         output_dir=tmp_path / "logs",
         port=0,
         config={"binary_path": engine},
-        profile={"enabled": True, "tool": "nsys", "binary_path": str(nsys), "args": ["--trace=cuda,nvtx"]},
+        profile={
+            "enabled": True,
+            "tool": "nsys",
+            "binary_path": str(tmp_path / "bin/nsys"),
+            "args": ["--trace=cuda,nvtx"],
+        },
     )
     with server:
         pass
     assert (tmp_path / "logs/profiles/profile.nsys-rep").read_text() == "profile\n"
-    assert (tmp_path / "nsys-arguments").read_text().startswith("profile --trace=cuda,nvtx --output")
+    assert (tmp_path / "bin/nsys-arguments").read_text().startswith("profile --trace=cuda,nvtx --output")
 
 
 def test_missing_profiler_is_told_before_the_start(make_server: Make) -> None:
