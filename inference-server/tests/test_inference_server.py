@@ -193,6 +193,53 @@ def test_interpreter_without_the_engine_is_told_before_the_start(tmp_path: Path)
     assert raised.value.cause is Cause.WRONG_PYTHON
 
 
+def test_own_interpreter_is_taken_if_python_has_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the interpreter of the tests sees a package `vllm`; the `python` on PATH says that it has none."""
+    module = tmp_path / "packages/vllm/entrypoints/openai/api_server.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"import runpy; runpy.run_path({str(FAKE)!r}, run_name='__main__')")
+    (tmp_path / "packages/vllm/__init__.py").touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text("#!/bin/sh\necho inference-server-probe 0\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    monkeypatch.setenv("PATH", fake_programs.path_with(tmp_path / "bin"))
+    variables = {"PYTHONPATH": str(tmp_path / "packages")}
+    with VLLMServer("tiny", output_dir=tmp_path / "logs", port=0, env_vars=variables) as server:
+        assert server.binary_path == sys.executable
+
+
+@pytest.mark.parametrize(("startup_timeout", "seconds"), [(10, "600"), (1800.5, "1801")])
+def test_vllm_waits_for_its_engine_as_long_as_we_do(
+    tmp_path: Path, engine: str, startup_timeout: float, seconds: str
+) -> None:
+    server = VLLMServer("m", output_dir=tmp_path, startup_timeout=startup_timeout, config={"binary_path": engine})
+    environment: dict[str, str] = {}
+    assert server.prepare(environment) == (0, 32, 0)
+    assert environment["VLLM_ENGINE_READY_TIMEOUT_S"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"m"}),
+        (["--served-model-name", "a", "b"], {"a", "b"}),
+        (["--served-model-name=a"], {"a"}),
+        (["--config", "file.yaml"], set()),
+    ],
+)
+def test_expected_models_are_the_served_names(tmp_path: Path, words: list[str], expected: set[str]) -> None:
+    assert VLLMServer("m", output_dir=tmp_path, config={"api_server_args": words}).expected_models() == expected
+
+
+def test_key_of_the_engine_is_sent_with_own_requests(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer k"}
+    words = ["--api-key", "k"]
+    assert VLLMServer("m", output_dir=tmp_path, config={"api_server_args": words}).get_request_headers() == headers
+    assert SGLangServer("m", output_dir=tmp_path, config={"server_args": words}).get_request_headers() == headers
+    assert VLLMServer("m", output_dir=tmp_path, env_vars={"VLLM_API_KEY": "k"}).get_request_headers() == headers
+    assert SGLangServer("m", output_dir=tmp_path, env_vars={"VLLM_API_KEY": "k"}).get_request_headers() == {}
+
+
 def test_missing_program_is_told_before_the_start(make_server: Make) -> None:
     with pytest.raises(ServerStartupError, match="there is no program no-such-engine") as raised:
         make_server(command=["no-such-engine"]).start()
@@ -378,6 +425,23 @@ def test_nsys_wraps_the_engine_and_its_report_is_written(tmp_path: Path, engine:
         pass
     assert (tmp_path / "logs/profiles/profile.nsys-rep").read_text() == "profile\n"
     assert (tmp_path / "bin/nsys-arguments").read_text().startswith("profile --trace=cuda,nvtx --output")
+
+
+def test_profiler_writes_though_the_engine_ignores_sigterm(tmp_path: Path, engine: str) -> None:
+    server = VLLMServer(
+        "tiny",
+        output_dir=tmp_path / "logs",
+        port=0,
+        stop_timeout=0.2,
+        env_vars={"FAKE_STUBBORN": "1"},
+        config={"binary_path": engine},
+        profile={"enabled": True, "tool": "nsys", "binary_path": str(tmp_path / "bin/nsys")},
+    )
+    server.start()
+    report = server.stop()
+    assert report is not None
+    assert report.signals == (("leader", signal.SIGTERM), ("engine", signal.SIGKILL))
+    assert (tmp_path / "logs/profiles/profile.nsys-rep").read_text() == "profile\n"
 
 
 def test_missing_profiler_is_told_before_the_start(make_server: Make) -> None:

@@ -17,8 +17,28 @@ PRODUCTS = {
     "inference-server": ("inference_server", "inference_"),
 }
 SEVERAL_MODULES = frozenset(
-    {"docs", "document", "engines", "event_handlers", "false_sidecars", "field_cases", "fleet_simulator", "fuzz", "fuzz_api"}
-    | {"fuzz_guard", "large_fleets", "lost_edits", "models", "oldest_python", "promlint", "properties", "router_double", "upgrades"}
+    {
+        "docs",
+        "document",
+        "engines",
+        "event_handlers",
+        "false_sidecars",
+        "field_cases",
+        "fleet_simulator",
+        "fuzz",
+        "fuzz_api",
+    }
+    | {
+        "fuzz_guard",
+        "large_fleets",
+        "lost_edits",
+        "models",
+        "oldest_python",
+        "promlint",
+        "properties",
+        "router_double",
+        "upgrades",
+    }
 )
 """Test files about several modules of their folder at once."""
 LONGEST_NAME = 60

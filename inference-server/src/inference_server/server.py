@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -562,10 +563,7 @@ class InferenceServer(abc.ABC):
             self.logger.info("stop: %s gets signal %d: %s", step.name, step.signal, step.reason)
             sent.append((step.name, step.signal))
             if step.name == "leader":
-                application = self._application
-                if application is None or not processes.send_signal(application, step.signal):
-                    process.send_signal(step.signal)
-                if process.wait_for_exit(step.seconds):
+                if self._signal_leader(process, step, sent):
                     process.wait_until_gone(LEFTOVER_SECONDS)
                 continue
             if step.name == "group":
@@ -575,6 +573,22 @@ class InferenceServer(abc.ABC):
             process.wait_until_gone(step.seconds)
         survivors = tuple(stat.identity.pid for stat in process.members())
         return StopReport(time.monotonic() - began, tuple(sent), process.poll(), survivors)
+
+    def _signal_leader(self, process: EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]) -> bool:
+        """Let the first process finish; return whether it has.
+
+        Below a profiler the engine gets the signal, and not the profiler: that one has to write its file afterwards.
+        """
+        application = self._application
+        if application is None or not processes.send_signal(application, step.signal):
+            process.send_signal(step.signal)
+            return process.wait_for_exit(step.seconds)
+        patience = min(float(self.stop_timeout), step.seconds)
+        if process.wait_for_exit(patience):
+            return True
+        if processes.send_signal(application, signal.SIGKILL):
+            sent.append(("engine", signal.SIGKILL))
+        return process.wait_for_exit(step.seconds - patience)
 
     def _look_for_report(self) -> None:
         report = self._arrangement.report
