@@ -18,7 +18,7 @@ from inference_server.ports import free_port
 FOLDER = Path(__file__).resolve().parents[1]
 SOURCES = sorted((FOLDER / "src").rglob("*.py"))
 OLDEST = (3, 7)
-NEWEST = 14
+NEWEST = 13
 
 LIFE = """
 import sys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from inference_server.ports import free_port, holders, is_free, is_held_by, parse_listeners
+from inference_server.ports import first_ephemeral, free_port, holders, is_free, is_held_by, parse_listeners
 
 TABLE = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0
@@ -28,3 +28,8 @@ def test_holder_of_a_port_is_the_process_that_listens() -> None:
         assert holders(port) == [os.getpid()]
         assert is_held_by(port, [os.getpid()]) is True
         assert is_held_by(port, [1, os.getppid()]) is False
+
+
+def test_free_port_is_none_of_outgoing_connections() -> None:
+    assert first_ephemeral() > 1024
+    assert all(free_port() < first_ephemeral() for _ in range(20))

@@ -25,6 +25,7 @@ from patio_testing.deadline import DEADLINE
 Make = Callable[..., CustomServer]
 LONG = bool(os.environ.get("PATIO_TEST_LONG"))
 KILLS = 1000 if LONG else 6
+INTERRUPTS = 200 if LONG else 6
 STARTS = 1000 if LONG else 4
 
 OWNER = textwrap.dedent(
@@ -38,8 +39,17 @@ OWNER = textwrap.dedent(
     server = CustomServer("m", [sys.executable, fake, "--port", port], port=int(port), output_dir=output,
                           env_vars=variables)
     print("starting", flush=True)
-    server.start()
-    print("ready", flush=True)
+    if how == "interrupt":
+        try:
+            server.start()
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            if server.is_running:
+                server.kill()
+            print("interrupted", flush=True)
+    else:
+        server.start()
+        print("ready", flush=True)
     if how == "exit":
         os._exit(3)
     if how == "raise":
@@ -146,6 +156,24 @@ def test_interrupt_during_a_start_leaves_nothing(tmp_path: Path) -> None:
     assert owner.wait(timeout=DEADLINE) != 0
     wait_until_gone(tree)
     leave(owner)
+
+
+def test_interrupt_at_any_moment_of_a_start_is_enough(tmp_path: Path) -> None:
+    """The owner lives on after Ctrl-C, and has no engine any more."""
+    rng = random.Random(None if LONG else 15)
+    for _ in range(INTERRUPTS):
+        owner, tree, port = start_owner(tmp_path, "interrupt")
+        try:
+            wait_for_word(owner, "starting")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                owner.wait(timeout=rng.uniform(0, 0.6))
+            owner.send_signal(signal.SIGINT)
+            wait_for_word(owner, "interrupted")
+            wait_until_gone(tree)
+            assert owner.poll() is None
+            assert is_free(port)
+        finally:
+            leave(owner)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

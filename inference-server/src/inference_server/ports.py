@@ -14,6 +14,8 @@ from typing import Iterable
 from inference_server.processes import PROC
 
 LISTENING = "0A"
+LOWEST_CHOSEN = 10000
+ATTEMPTS = 100
 
 
 def parse_listeners(text: str, port: int) -> set[str]:
@@ -90,8 +92,26 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that is free at this moment."""
+    """Return a port that is free at this moment.
+
+    Not one of those that the kernel gives to outgoing connections: a server that is started again on its port would
+    find it taken by some client.
+    """
+    first, last = LOWEST_CHOSEN, first_ephemeral() - 1
+    for _ in range(ATTEMPTS if last > first else 0):
+        port = first + int.from_bytes(os.urandom(4), "big") % (last - first + 1)
+        if is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        given: int = probe.getsockname()[1]
+        return given
+
+
+def first_ephemeral() -> int:
+    """Return the first port that the kernel gives to outgoing connections, or 0 if that is not known."""
+    try:
+        with open(PROC + "/sys/net/ipv4/ip_local_port_range") as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0

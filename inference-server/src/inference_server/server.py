@@ -211,6 +211,7 @@ class InferenceServer(abc.ABC):
             try:
                 process = self._launch()
                 self._wait_until_ready(process)
+                self._serve(process)
             except BaseException as error:
                 # Ctrl-C too: nothing may stay behind.
                 self._abandon()
@@ -220,16 +221,19 @@ class InferenceServer(abc.ABC):
                 ):
                     raise
                 raise ServerStartupError("Failed to start server: %s" % error) from error
-            self.is_running = True
-            self.last_heartbeat_success = True
-            self._set_state("ready")
-            self._heartbeat = Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
-            self.heartbeat_thread = self._heartbeat.thread
-            self._heartbeat.start()
-            process.on_exit = self._died
-            if process.poll() is not None:
-                self._died()
             return True
+
+    def _serve(self, process: EngineProcess) -> None:
+        """Go from starting to ready, and begin to watch."""
+        self.is_running = True
+        self.last_heartbeat_success = True
+        self._set_state("ready")
+        self._heartbeat = Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
+        self.heartbeat_thread = self._heartbeat.thread
+        self._heartbeat.start()
+        process.on_exit = self._died
+        if process.poll() is not None:
+            self._died()
 
     def _launch(self) -> EngineProcess:
         environment = self.get_base_env()
@@ -241,7 +245,8 @@ class InferenceServer(abc.ABC):
             raise ServerStartupError(
                 "port %d is in use" % self.port,
                 cause=Cause.PORT_IN_USE,
-                hint="it is held by %s; stop that, or choose another port" % (who or "a process of another user"),
+                hint="it is held by %s; stop that, or choose another port"
+                % (who or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
         command = self._under_profiler(environment, version)
@@ -255,7 +260,9 @@ class InferenceServer(abc.ABC):
         self._application = None
         self._tracked = set()
         with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
-            self.process = supervision.launch(command, environment, os.getcwd(), output.fileno(), errors.fileno())
+            # Held before it runs anything: Ctrl-C may come between any two lines.
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
+        self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
         return self.process
 
@@ -417,7 +424,11 @@ class InferenceServer(abc.ABC):
         """End a start: kill what there is. Bounded, and quiet about everything else."""
         process = self.process
         self.is_running = False
+        self.last_heartbeat_success = False
+        if self._heartbeat is not None:
+            self._heartbeat.stop(0)
         if process is not None:
+            process.on_exit = None
             process.kill()
             process.wait_until_gone(stopping.KILL_SECONDS)
             self._track(process.members())

@@ -37,11 +37,9 @@ _all: weakref.WeakSet[EngineProcess] = weakref.WeakSet()
 
 
 class EngineProcess:
-    """An engine that runs under a keeper. Made by `launch`."""
+    """An engine that runs under a keeper. Made by `hire_keeper`."""
 
-    def __init__(
-        self, command: Sequence[str], keeper: subprocess.Popen[bytes], control: socket.socket, mark: str
-    ) -> None:
+    def __init__(self, command: Sequence[str], keeper: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.args = list(command)
         self.pid = 0
         self.returncode: int | None = None
@@ -54,7 +52,7 @@ class EngineProcess:
         """Called on a thread of its own when the engine's first process has ended."""
         self._keeper = keeper
         self._control = control
-        self._mark = mark
+        self._mark = os.urandom(16).hex()
         self._known: set[Identity] = set()
         self._changed = threading.Condition()
         self._said_gone = False
@@ -157,13 +155,14 @@ class EngineProcess:
             pass  # the keeper is gone, and `_listen` does what has to be done
 
     def start(self, directory: str, environment: Mapping[str, str]) -> None:
-        """Let the keeper run the command; return when it runs.
+        """Let the keeper run the command in a directory; return when it runs.
 
         Raises:
             ServerStartupError: the command could not be run, or the keeper ended.
         """
+        marked = dict(environment, **{MARK: self._mark})
         words = [os.fsencode(word) for word in self.args]
-        variables = [os.fsencode(name) + b"=" + os.fsencode(value) for name, value in environment.items()]
+        variables = [os.fsencode(name) + b"=" + os.fsencode(value) for name, value in marked.items()]
         if any(b"\0" in part for part in words + variables):
             raise ServerStartupError("a word of the command or a variable contains a NUL", cause=Cause.INVALID_VALUE)
         payload = b"\0".join([str(len(words)).encode(), os.fsencode(directory), *words, *variables]) + b"\0"
@@ -247,15 +246,11 @@ class EngineProcess:
             time.sleep(0.01)
 
 
-def launch(
-    command: Sequence[str], environment: Mapping[str, str], directory: str, stdout: int, stderr: int
-) -> EngineProcess:
-    """Run a command under a keeper; `stdout` and `stderr` are file descriptors, which the caller closes.
+def hire_keeper(command: Sequence[str], stdout: int, stderr: int) -> EngineProcess:
+    """Start a keeper for a command, which runs only after `start`: so that the caller can hold it before anything runs.
 
-    Raises:
-        ServerStartupError: the command could not be run.
+    `stdout` and `stderr` are file descriptors, which the caller closes.
     """
-    mark = os.urandom(16).hex()
     ours, theirs = socket.socketpair()
     try:
         descriptors = (theirs.fileno(), stdout, stderr)
@@ -268,11 +263,9 @@ def launch(
             start_new_session=True,
             cwd="/",
         )
-        process = EngineProcess(command, keeper, ours, mark)
-        process.start(directory, dict(environment, **{MARK: mark}))
-        return process
+        return EngineProcess(command, keeper, ours)
     except BaseException:
-        # The keeper kills everything when its lifeline ends, and so does Ctrl-C at any moment.
+        # The keeper leaves when its lifeline ends, and so does Ctrl-C at any moment.
         with contextlib.suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
         raise
