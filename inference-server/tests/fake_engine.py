@@ -69,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503, {})
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": os.environ.get("FAKE_MODEL", self.model)}]})
+        elif self.path == "/openapi.json":
+            self.answer(200, {"paths": {"/health": {}, "/v1/models": {}, "/v1/score": {}}})
         else:
             self.answer(200, {})
 

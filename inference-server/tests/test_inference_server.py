@@ -141,6 +141,17 @@ def test_server_serves_and_stops(make_server: Make) -> None:
     assert phases == ["ready"]
 
 
+def test_endpoints_are_those_that_the_server_has(make_server: Make) -> None:
+    server = make_server()
+    assert server.discover_endpoints() == {"health": f"{server.server_url}/health"}
+    server.start()
+    assert server.discover_endpoints() == {
+        "health": f"{server.server_url}/health",
+        "models": f"{server.server_url}/v1/models",
+        "score": f"{server.server_url}/v1/score",
+    }
+
+
 def test_engine_command_reaches_the_engine(tmp_path: Path, engine: str) -> None:
     written = tmp_path / "arguments"
     server = VLLMServer(

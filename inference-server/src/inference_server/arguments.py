@@ -15,7 +15,6 @@ from typing import Any, Iterable, Mapping, Sequence
 
 MASK = "***"
 SECRET_OPTIONS = frozenset({"--api-key", "--admin-api-key", "--hf-token", "--ssl-keyfile-password"})
-SECRET_VARIABLE = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.I)
 
 
 class Kind(enum.Enum):
@@ -253,8 +252,3 @@ def mask_command(words: Iterable[str]) -> list[str]:
             masked.append(MASK if secret and not is_option(word) else word)
         secret = (is_secret and not equals) or (secret and not is_option(word))
     return masked
-
-
-def mask_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return variables in which no secret can be read."""
-    return {name: MASK if value and SECRET_VARIABLE.search(name) else value for name, value in environment.items()}

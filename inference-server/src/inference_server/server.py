@@ -24,6 +24,7 @@ from inference_server import cleanup, http_check, ports, processes, profiling, s
 from inference_server.arguments import mask_command
 from inference_server.configuration import variables_from
 from inference_server.diagnosis import diagnose
+from inference_server.endpoints import served_endpoints
 from inference_server.errors import (
     Cause,
     CleanupError,
@@ -156,6 +157,13 @@ class InferenceServer(abc.ABC):
     @abc.abstractmethod
     def list_endpoints(self) -> dict[str, str]:
         """Return the URLs of the server by name."""
+
+    def discover_endpoints(self) -> dict[str, str]:
+        """Ask the running server which routes it has; return `list_endpoints()` if it has no OpenAPI document."""
+        url = self.server_url + "/openapi.json"
+        answer = http_check.get(url, float(self.heartbeat_timeout), self.get_request_headers())
+        found = served_endpoints(self.server_url, answer.json()) if answer is not None else {}
+        return found or self.list_endpoints()
 
     def get_base_env(self) -> dict[str, str]:
         """Return the engine's environment: the caller's, and `env_vars`."""
