@@ -15,10 +15,31 @@ PRODUCTS = {
     "sidecar": ("patio", "sidecar_"),
     "operator": ("patio_operator", "operator_"),
     "release": ("patio_release", "release_"),
+    "inference-server": ("inference_server", "inference_"),
 }
 SEVERAL_MODULES = frozenset(
-    {"docs", "engines", "event_handlers", "false_sidecars", "field_cases", "fleet_simulator", "fuzz", "fuzz_api"}
-    | {"fuzz_guard", "large_fleets", "lost_edits", "models", "promlint", "properties", "router_double", "upgrades"}
+    {
+        "docs",
+        "document",
+        "engines",
+        "event_handlers",
+        "false_sidecars",
+        "field_cases",
+        "fleet_simulator",
+        "fuzz",
+        "fuzz_api",
+    }
+    | {
+        "fuzz_guard",
+        "large_fleets",
+        "lost_edits",
+        "models",
+        "oldest_python",
+        "promlint",
+        "properties",
+        "router_double",
+        "upgrades",
+    }
 )
 """Test files about several modules of their folder at once."""
 LONGEST_NAME = 60

@@ -1,0 +1,44 @@
+"""Inference servers started, watched, profiled and stopped from Python: vLLM, SGLang, or one of your own.
+
+The flow of a start: `factory` or a caller makes a server (`backends`), `server` prepares the command with the pure
+modules, `supervision` runs it under a `keeper`, `http_check` and `ports` prove that it serves, `watch` looks after it.
+"""
+
+from __future__ import annotations
+
+from inference_server.arguments import normalize_server_args
+from inference_server.backends import CustomServer, SGLangServer, VLLMServer, register_backend
+from inference_server.cleanup import CleanupReport
+from inference_server.errors import (
+    Cause,
+    CleanupError,
+    InferenceServerError,
+    ProfileError,
+    ServerStartupError,
+    ServerTimeoutError,
+)
+from inference_server.factory import create_server, load_server_config, server_from_config, start_server_from_config
+from inference_server.server import InferenceServer
+from inference_server.stopping import StopPlan, StopReport
+
+__all__ = [
+    "Cause",
+    "CleanupError",
+    "CleanupReport",
+    "CustomServer",
+    "InferenceServer",
+    "InferenceServerError",
+    "ProfileError",
+    "SGLangServer",
+    "ServerStartupError",
+    "ServerTimeoutError",
+    "StopPlan",
+    "StopReport",
+    "VLLMServer",
+    "create_server",
+    "load_server_config",
+    "normalize_server_args",
+    "register_backend",
+    "server_from_config",
+    "start_server_from_config",
+]

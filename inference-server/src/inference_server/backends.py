@@ -1,0 +1,224 @@
+"""The engines: vLLM, SGLang, a server with a command of its own, and the register of backends by name."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from typing import Any, Sequence
+
+from inference_server.arguments import normalize_server_args, review, values_of
+from inference_server.endpoints import endpoints_of
+from inference_server.engine_probe import Installed, probe, version_numbers
+from inference_server.errors import Cause, ServerStartupError
+from inference_server.options import options_of
+from inference_server.server import InferenceServer
+
+REMOVED_ARGS = ("translate", "error", "pass")
+
+
+class _Engine(InferenceServer):
+    """What vLLM and SGLang have in common: Python modules with a table of options."""
+
+    engine = ""
+    module = ""
+
+    def get_backend_name(self) -> str:
+        """Return `vllm` or `sglang`."""
+        return self.engine
+
+    def get_binary_path(self) -> str:
+        """Return the interpreter: `config["binary_path"]`, or `python`."""
+        return str(self.config.get("binary_path") or "python")
+
+    def get_health_endpoint(self) -> str:
+        """Return the URL of `/health`."""
+        return self.server_url + "/health"
+
+    def list_endpoints(self) -> dict[str, str]:
+        """Return the URLs of the server by name."""
+        return endpoints_of(self.engine, self.server_url, self.get_launch_arguments())
+
+    def set_launch_arguments(self, words: Sequence[str]) -> None:
+        """Replace the engine's arguments, after they were checked."""
+        raise NotImplementedError
+
+    def expected_models(self) -> set[str]:
+        """Return the served names, or the model's; nothing if a file may have others."""
+        words = self.get_launch_arguments()
+        if "--config" in words:
+            return set()
+        return set(values_of(words, "--served-model-name")) or {self.model}
+
+    def get_request_headers(self) -> dict[str, str]:
+        """Return the API key, if the engine was given one."""
+        keys = values_of(self.get_launch_arguments(), "--api-key")
+        key = keys[0] if keys else self.get_base_env().get("VLLM_API_KEY", "") if self.engine == "vllm" else ""
+        return {"Authorization": "Bearer " + key} if key else {}
+
+    def prepare(self, environment: dict[str, str]) -> tuple[int, ...] | None:
+        """Check that the interpreter has the engine, and that the engine has the options."""
+        installed = self._find_interpreter(environment)
+        self._review_arguments(installed)
+        return version_numbers(installed.version)
+
+    def _find_interpreter(self, environment: dict[str, str]) -> Installed:
+        chosen = shutil.which(self.binary_path, path=environment.get("PATH"))
+        installed = probe(chosen, self.engine, environment) if chosen else Installed(False)
+        if installed.found is not False:
+            return installed
+        # `python` is whatever comes first on PATH, often not the interpreter that has the engine.
+        if not self.config.get("binary_path") and self.binary_path == "python":
+            own = probe(sys.executable, self.engine, environment)
+            if own.found:
+                self.logger.info("%s has no %s: using %s", chosen or "PATH", self.engine, sys.executable)
+                self.binary_path = sys.executable
+                return own
+        raise ServerStartupError(
+            "%s is not installed for %s" % (self.engine, chosen or self.binary_path)
+            if chosen
+            else "there is no program %s" % self.binary_path,
+            cause=Cause.WRONG_PYTHON if chosen else Cause.NOT_FOUND,
+            hint="set config['binary_path'] to the interpreter of the environment that has %s" % self.engine,
+        )
+
+    def _review_arguments(self, installed: Installed) -> None:
+        options = options_of(self.engine)
+        removed = str(self.config.get("removed_args", "translate"))
+        if removed not in REMOVED_ARGS:
+            raise ServerStartupError(
+                "config['removed_args'] must be one of %s, not %r" % (", ".join(REMOVED_ARGS), removed),
+                cause=Cause.INVALID_VALUE,
+            )
+        if options is None or removed == "pass":
+            return
+        # An option may be new or gone in another version: only the version of the table is certain.
+        certain = installed.version.split("+")[0] == options.version
+        result = review(self.get_launch_arguments(), options, removed=removed if certain else "error")
+        for finding in result.findings:
+            self.logger.warning("%s%s", finding.message, ": " + finding.hint if finding.hint else "")
+        if certain and result.unknown:
+            raise ServerStartupError(
+                "; ".join(finding.message for finding in result.unknown),
+                cause=Cause.UNKNOWN_OPTION,
+                hint="; ".join(finding.hint for finding in result.unknown if finding.hint),
+            )
+        self.set_launch_arguments(result.words)
+
+
+class VLLMServer(_Engine):
+    """A vLLM server: `python -m vllm.entrypoints.openai.api_server`."""
+
+    engine = "vllm"
+    module = "vllm.entrypoints.openai.api_server"
+
+    def __init__(self, model: str, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        self.api_server_args: list[str] = normalize_server_args(
+            self.config.get("api_server_args"), options_of(self.engine)
+        )
+
+    def get_launch_arguments(self) -> list[str]:
+        """Return `api_server_args`, word by word."""
+        return list(self.api_server_args)
+
+    def set_launch_arguments(self, words: Sequence[str]) -> None:
+        """Replace `api_server_args`."""
+        self.api_server_args = list(words)
+
+    def get_launch_command(self) -> list[str]:
+        """Return the command of vLLM's API server."""
+        return [
+            *(self.binary_path, "-m", self.module),
+            *("--model", self.model, "--port", str(self.port)),
+            *self.api_server_args,
+        ]
+
+    def prepare(self, environment: dict[str, str]) -> tuple[int, ...] | None:
+        """Check interpreter and options, and let vLLM wait for its engine as long as we do."""
+        # vLLM ends a start by itself after 600 s, however long its caller would wait.
+        environment.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(max(600, math.ceil(self.startup_timeout))))
+        return super().prepare(environment)
+
+
+class SGLangServer(_Engine):
+    """An SGLang server: `python -m sglang.launch_server`."""
+
+    engine = "sglang"
+    module = "sglang.launch_server"
+    default_stop_timeout = 60.0
+    """SGLang looks for a stop every 5 s, and drains in steps of 5 s."""
+
+    def __init__(self, model: str, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        given = self.config.get("server_args") or self.config.get("api_server_args")
+        self.server_args: list[str] = normalize_server_args(given, options_of(self.engine))
+
+    def get_launch_arguments(self) -> list[str]:
+        """Return `server_args`, word by word."""
+        return list(self.server_args)
+
+    def set_launch_arguments(self, words: Sequence[str]) -> None:
+        """Replace `server_args`."""
+        self.server_args = list(words)
+
+    def get_launch_command(self) -> list[str]:
+        """Return the command of SGLang's server."""
+        return [
+            *(self.binary_path, "-m", self.module),
+            *("--model-path", self.model, "--port", str(self.port)),
+            *self.server_args,
+        ]
+
+
+class CustomServer(InferenceServer):
+    """A server with a command of its own, given word by word."""
+
+    def __init__(self, model: str, launch_command: Sequence[str], backend: str = "custom", **kwargs: Any) -> None:
+        self._backend = backend
+        self._launch_command = [str(word) for word in launch_command]
+        super().__init__(model, **kwargs)
+
+    def get_backend_name(self) -> str:
+        """Return the name that was given."""
+        return self._backend
+
+    def get_binary_path(self) -> str:
+        """Return the command's first word."""
+        return self._launch_command[0]
+
+    def get_launch_command(self) -> list[str]:
+        """Return the command as it was given."""
+        return list(self._launch_command)
+
+    def get_launch_arguments(self) -> list[str]:
+        """Return the command without its first word."""
+        return self._launch_command[1:]
+
+    def get_health_endpoint(self) -> str:
+        """Return the URL of `/health`."""
+        return self.server_url + "/health"
+
+    def list_endpoints(self) -> dict[str, str]:
+        """Return the one URL that is known."""
+        return {"health": self.get_health_endpoint()}
+
+
+_backends: dict[str, type[InferenceServer]] = {"vllm": VLLMServer, "sglang": SGLangServer}
+
+
+def register_backend(name: str, backend: type[InferenceServer]) -> None:
+    """Make a class known by a name to `create_server` and configuration files."""
+    _backends[name.lower()] = backend
+
+
+def backend_class(name: str) -> type[InferenceServer]:
+    """Return the class of a backend.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    try:
+        return _backends[name.lower()]
+    except KeyError:
+        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(_backends)))) from None

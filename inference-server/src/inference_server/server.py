@@ -1,0 +1,675 @@
+"""The base of all servers: starts an engine, proves that it serves, watches it and stops it.
+
+Everything that is decided is decided in the pure modules (`arguments`, `profiling`, `phases`, `diagnosis`, `stopping`,
+`stall_detection`); this class carries it out. `backends` has the engines, `factory` what makes a server of a name or a
+file. A start holds the lifecycle's lock; a stop from another thread ends the start first.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+import shlex
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, Mapping, Sequence, TypeVar
+from urllib.parse import urlsplit
+
+from inference_server import cleanup, http_check, ports, processes, profiling, stopping, supervision
+from inference_server.arguments import mask_command
+from inference_server.configuration import variables_from
+from inference_server.diagnosis import diagnose
+from inference_server.endpoints import served_endpoints
+from inference_server.errors import (
+    Cause,
+    CleanupError,
+    InferenceServerError,
+    ProfileError,
+    ServerStartupError,
+    ServerTimeoutError,
+)
+from inference_server.logs import LogFollower, keep_previous
+from inference_server.phases import phase_of
+from inference_server.stall_detection import Activity, made_progress
+from inference_server.stopping import StopPlan, StopReport
+from inference_server.supervision import EngineProcess
+from inference_server.watch import Heartbeat
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+"""Seconds between two questions whether the server is ready. A death ends the pause at once."""
+
+PROBE_SECONDS = 30.0
+"""How long one question during a start may take: SGLang's /health generates a token first."""
+
+LEFTOVER_SECONDS = 1.0
+"""How long the workers of a leader that ended have to follow it before they get a signal."""
+
+FAILURES_UNTIL_UNHEALTHY = 3
+SAMPLE_SECONDS = 1.0
+"""Between two looks at whether a start makes progress."""
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+Self = TypeVar("Self", bound="InferenceServer")
+
+
+class InferenceServer(abc.ABC):
+    """One inference server: a command, an output directory, a port.
+
+    Attributes:
+        process: the engine's process, with the methods of `subprocess.Popen`; None unless it was started.
+        is_running: whether the server was ready and has not ended since.
+        state: `new`, `starting`, `ready`, `degraded`, `unhealthy`, `dead`, `stopping` or `stopped`.
+        phase: how far the start is, by the engine's own words.
+        phases: the seconds after the start at which each phase began.
+        stop_report: what the last stop did.
+        cleanup_report: what `debug_mode` found after the last stop.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        output_dir: str | Path = "./server_logs",
+        port: int = 8000,
+        heartbeat_interval: float = 5,
+        heartbeat_timeout: float = 30,
+        startup_timeout: float = 600,
+        env_vars: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        debug_mode: bool = False,
+        *,
+        stall_timeout: float = 300,
+        stop_timeout: float | None = None,
+        strict_cleanup: bool = False,
+        profile: Mapping[str, Any] | None = None,
+        on_phase: Callable[[str], None] | None = None,
+        on_change: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model = str(model)
+        self.output_dir = Path(output_dir)
+        self.port = int(port) or ports.free_port()
+        self.server_url = "http://localhost:%d" % self.port
+        self.heartbeat_interval = heartbeat_interval
+        self.heartbeat_timeout = heartbeat_timeout
+        self.startup_timeout = startup_timeout
+        self.stall_timeout = stall_timeout
+        self.stop_timeout = self.default_stop_timeout if stop_timeout is None else stop_timeout
+        self.env_vars = variables_from(env_vars)
+        self.config: dict[str, Any] = dict(config or {})
+        self.profile = profile
+        self.debug_mode = debug_mode
+        self.strict_cleanup = strict_cleanup
+        self.on_phase = on_phase
+        self.on_change = on_change
+        self.logger = logging.getLogger(type(self).__name__)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        name = self.get_backend_name()
+        self.log_file = self.output_dir / ("%s_server.log" % name)
+        self.error_log_file = self.output_dir / ("%s_server_error.log" % name)
+        self.process: EngineProcess | None = None
+        self.process_group_id: int | None = None
+        self.tracked_pids: set[int] = set()
+        self.is_running = False
+        self.state = "new"
+        self.heartbeat_thread: threading.Thread | None = None
+        self.last_heartbeat_success = False
+        self.phase = ""
+        self.phases: dict[str, float] = {}
+        self.stop_report: StopReport | None = None
+        self.cleanup_report: cleanup.CleanupReport | None = None
+        self._binary_path: str | None = None
+        self._lifecycle = threading.RLock()
+        self._cancelled = threading.Event()
+        self._heartbeat: Heartbeat | None = None
+        self._follower: LogFollower | None = None
+        self._arrangement = profiling.Arrangement()
+        self._profile_settings: profiling.ProfileSettings | None = None
+        self._application: processes.Identity | None = None
+        self._tracked: set[processes.Identity] = set()
+        self._command: list[str] = []
+        self._owner = os.getpid()
+
+    default_stop_timeout = 30.0
+    """Seconds that the engine's first process has to finish after SIGTERM."""
+
+    # What a backend says
+
+    @abc.abstractmethod
+    def get_backend_name(self) -> str:
+        """Return the backend's name, which begins the names of the log files."""
+
+    @abc.abstractmethod
+    def get_launch_command(self) -> list[str]:
+        """Return the command that starts the engine, word by word."""
+
+    @abc.abstractmethod
+    def get_binary_path(self) -> str:
+        """Return the program or interpreter that the command begins with."""
+
+    @abc.abstractmethod
+    def get_health_endpoint(self) -> str:
+        """Return the URL that answers 200 when the server is well."""
+
+    @abc.abstractmethod
+    def list_endpoints(self) -> dict[str, str]:
+        """Return the URLs of the server by name."""
+
+    def discover_endpoints(self) -> dict[str, str]:
+        """Ask the running server which routes it has; return `list_endpoints()` if it has no OpenAPI document."""
+        url = self.server_url + "/openapi.json"
+        answer = http_check.get(url, float(self.heartbeat_timeout), self.get_request_headers())
+        found = served_endpoints(self.server_url, answer.json()) if answer is not None else {}
+        return found or self.list_endpoints()
+
+    def get_base_env(self) -> dict[str, str]:
+        """Return the engine's environment: the caller's, and `env_vars`."""
+        return dict(os.environ, **self.env_vars)
+
+    def get_launch_arguments(self) -> list[str]:
+        """Return the engine's arguments as far as they are known, for what depends on them."""
+        return []
+
+    def prepare(self, environment: dict[str, str]) -> tuple[int, ...] | None:
+        """Check what can be known before a start, and complete the environment; return the engine's version if known.
+
+        Raises:
+            ServerStartupError: the start would fail.
+        """
+        return None
+
+    def expected_models(self) -> set[str]:
+        """Return the names of which one must be in /v1/models; an empty set if nothing is known."""
+        return set()
+
+    def get_request_headers(self) -> dict[str, str]:
+        """Return the headers that this library's own requests need."""
+        return {}
+
+    @property
+    def binary_path(self) -> str:
+        """`config["binary_path"]`, or what the backend says."""
+        return self._binary_path or str(self.config.get("binary_path") or self.get_binary_path())
+
+    @binary_path.setter
+    def binary_path(self, value: str) -> None:
+        self._binary_path = value
+
+    # Start
+
+    def start(self) -> bool:
+        """Start the server; return True when it serves.
+
+        Raises:
+            ServerTimeoutError: it was not ready in `startup_timeout`, or made no progress for `stall_timeout`.
+            ServerStartupError: it ended, or could not be started, or is not the server that answers on its port.
+            ProfileError: the profiler is not there or cannot be configured.
+        """
+        with self._lifecycle:
+            if self.is_running:
+                self.logger.warning("the server is already running")
+                return True
+            self._release()
+            self._cancelled.clear()
+            self._owner = os.getpid()
+            self._set_state("starting")
+            try:
+                process = self._launch()
+                self._wait_until_ready(process)
+                self._serve(process)
+            except BaseException as error:
+                # Ctrl-C too: nothing may stay behind.
+                self._abandon()
+                self._set_state("dead")
+                if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
+                    error, Exception
+                ):
+                    raise
+                raise ServerStartupError("Failed to start server: %s" % error) from error
+            return True
+
+    def _serve(self, process: EngineProcess) -> None:
+        """Go from starting to ready, and begin to watch."""
+        self.is_running = True
+        self.last_heartbeat_success = True
+        self._set_state("ready")
+        self._heartbeat = Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
+        self.heartbeat_thread = self._heartbeat.thread
+        self._heartbeat.start()
+        process.on_exit = self._died
+        if process.poll() is not None:
+            self._died()
+
+    def _launch(self) -> EngineProcess:
+        environment = self.get_base_env()
+        self._profile_settings = profiling.settings_of(
+            self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
+        )
+        if not ports.is_free(self.port):
+            who = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port))
+            raise ServerStartupError(
+                "port %d is in use" % self.port,
+                cause=Cause.PORT_IN_USE,
+                hint="it is held by %s; stop that, or choose another port"
+                % (who or "a connection, or a process of another user"),
+            )
+        version = self.prepare(environment)
+        command = self._under_profiler(environment, version)
+        self._command = command
+        self._require_program(command[0], environment)
+        self.logger.info("starting %s: %s", self.get_backend_name(), self._masked())
+        for path in (self.log_file, self.error_log_file):
+            keep_previous(path)
+        self._follower = LogFollower([self.log_file, self.error_log_file])
+        self.phase, self.phases = "", {}
+        self._application = None
+        self._tracked = set()
+        with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
+            # Held before it runs anything: Ctrl-C may come between any two lines.
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
+        self.process.start(os.getcwd(), environment)
+        self.process_group_id = self.process.pid
+        return self.process
+
+    def _under_profiler(self, environment: dict[str, str], version: tuple[int, ...] | None) -> list[str]:
+        command = [str(word) for word in self.get_launch_command()]
+        self._arrangement = profiling.Arrangement()
+        settings = self._profile_settings
+        if settings is None:
+            return command
+        candidates = profiling.programs(settings)
+        path = environment.get("PATH")
+        program = next((each for each in candidates if shutil.which(each, path=path)), None)
+        if candidates and program is None:
+            raise ProfileError("none of %s is on PATH: install it, or set profile.binary_path" % ", ".join(candidates))
+        folder = os.path.abspath(settings.output_dir)
+        os.makedirs(folder, exist_ok=True)
+        settings = profiling.ProfileSettings(
+            settings.tool, folder, settings.args, settings.binary_path, settings.stop_timeout
+        )
+        self._arrangement = profiling.arrange(
+            settings, self.get_backend_name(), program or "", self.get_launch_arguments(), version
+        )
+        environment.update(self._arrangement.variables)
+        return [*self._arrangement.prefix, *command, *self._arrangement.arguments]
+
+    def _require_program(self, program: str, environment: Mapping[str, str]) -> None:
+        if shutil.which(program, path=environment.get("PATH")) is None:
+            raise ServerStartupError(
+                "there is no program %s" % program,
+                cause=Cause.NOT_FOUND,
+                hint="install it, or set config['binary_path'] to where it is",
+                command=mask_command(self._command),
+            )
+
+    def _wait_until_ready(self, process: EngineProcess) -> None:
+        began = time.monotonic()
+        until = began + self.startup_timeout
+        pause = FIRST_PAUSE
+        moved_at = began
+        activity = Activity(began, 0, 0.0, 0)
+        while True:
+            self._read_log(began)
+            if process.poll() is not None:
+                self._read_log(began)
+                raise self._ended_early(process)
+            if self._cancelled.is_set():
+                raise ServerStartupError("the server was stopped while it started")
+            left = until - time.monotonic()
+            if self._answers(min(PROBE_SECONDS, max(left, 0.1))):
+                self._prove(process)
+                self._read_log(began)
+                self._note_phase("ready", began)
+                return
+            now = time.monotonic()
+            if now >= until:
+                raise self._too_late(
+                    Cause.TIMEOUT,
+                    "Server failed to become ready within %g seconds" % self.startup_timeout,
+                    "raise startup_timeout if the log shows that it was still at work",
+                )
+            if now - activity.at >= SAMPLE_SECONDS:
+                current = self._activity(process)
+                moved_at = now if made_progress(activity, current) else moved_at
+                activity = current
+                if now - moved_at >= self.stall_timeout:
+                    raise self._too_late(
+                        Cause.STALLED,
+                        "Server made no progress for %g seconds: no output, no CPU time, no bytes read"
+                        % self.stall_timeout,
+                        "the usual cause is a download or a peer that does not answer",
+                    )
+            process.wait_for_exit(min(pause, max(until - now, 0.0)))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _activity(self, process: EngineProcess) -> Activity:
+        members = process.members()
+        self._find_application(members)
+        cpu_seconds, bytes_read = processes.work_of(members)
+        lines = self._follower.count if self._follower else 0
+        return Activity(time.monotonic(), lines, cpu_seconds, bytes_read)
+
+    def _answers(self, timeout: float) -> bool:
+        answer = http_check.get(self.get_health_endpoint(), timeout, self.get_request_headers())
+        return answer is not None and answer.status == 200
+
+    def _prove(self, process: EngineProcess) -> None:
+        """Make sure that the answer came from our engine, and that it serves our model."""
+        members = process.members()
+        self._find_application(members)
+        self._track(members)
+        address = urlsplit(self.get_health_endpoint())
+        if self.config.get("verify_port", True) and address.hostname in LOCAL_HOSTS and address.port:
+            held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
+            if held is False:
+                pids = ports.holders(address.port)
+                who = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in pids)
+                raise ServerStartupError(
+                    "the server that answers on port %d is not the one that was started" % address.port,
+                    cause=Cause.FOREIGN_SERVER,
+                    hint="%s listens there; stop that, or choose another port" % (who or "a process of another user"),
+                    log_tail=self._tail(),
+                    command=mask_command(self._command),
+                )
+        expected = self.expected_models()
+        models_url = self.list_endpoints().get("models")
+        if expected and models_url:
+            ids = http_check.model_ids(http_check.get(models_url, PROBE_SECONDS, self.get_request_headers()))
+            if ids is None:
+                self.logger.warning("%s gave no list of models, so the model could not be verified", models_url)
+            elif not ids & expected:
+                raise ServerStartupError(
+                    "the server does not serve %s" % ", ".join(sorted(expected)),
+                    cause=Cause.WRONG_MODEL,
+                    hint="it serves %s" % (", ".join(sorted(ids)) or "no model"),
+                    log_tail=self._tail(),
+                    command=mask_command(self._command),
+                )
+
+    def _ended_early(self, process: EngineProcess) -> ServerStartupError:
+        code = process.poll()
+        found = diagnose(self._follower.lines() if self._follower else [], code)
+        how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
+        message = "Failed to start server: it ended with %s (%s)" % (how, found.cause.value)
+        return ServerStartupError(
+            message + (": " + found.line[:500] if found.line else ""),
+            cause=found.cause,
+            hint=found.hint,
+            log_tail=self._tail(),
+            exit_code=code,
+            command=mask_command(self._command),
+        )
+
+    def _too_late(self, cause: Cause, message: str, hint: str) -> ServerTimeoutError:
+        return ServerTimeoutError(
+            message, cause=cause, hint=hint, log_tail=self._tail(), command=mask_command(self._command)
+        )
+
+    def _tail(self) -> str:
+        return self._follower.tail() if self._follower else ""
+
+    def _masked(self) -> str:
+        return " ".join(shlex.quote(word) for word in mask_command(self._command))
+
+    def _read_log(self, began: float) -> None:
+        for line in self._follower.read() if self._follower else ():
+            progress = phase_of(line)
+            if progress is not None:
+                self._note_phase(progress.phase, began)
+
+    def _note_phase(self, phase: str, began: float) -> None:
+        if phase in self.phases:
+            return
+        self.phases[phase] = time.monotonic() - began
+        self.phase = phase
+        if self.on_phase is not None:
+            self.on_phase(phase)
+
+    def _abandon(self) -> None:
+        """End a start: kill what there is. Bounded, and quiet about everything else."""
+        process = self.process
+        self.is_running = False
+        self.last_heartbeat_success = False
+        if self._heartbeat is not None:
+            self._heartbeat.stop(0)
+        if process is not None:
+            process.on_exit = None
+            process.kill()
+            process.wait_until_gone(stopping.KILL_SECONDS)
+            self._track(process.members())
+
+    # Watch
+
+    def check_health(self) -> bool:
+        """Whether the last heartbeat succeeded; False before a start and after the server's end. Asks nothing."""
+        return self.last_heartbeat_success
+
+    def probe(self) -> bool:
+        """Ask the server now whether it is well."""
+        return self._answers(float(self.heartbeat_timeout))
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the engine to end; return its exit code, or None if it runs on."""
+        process = self.process
+        if process is None:
+            return None
+        return process.poll() if process.wait_for_exit(threading.TIMEOUT_MAX if timeout is None else timeout) else None
+
+    def _beat(self) -> bool:
+        process = self.process
+        if process is None or process.poll() is not None:
+            return False
+        self._track(process.members())
+        return self.probe()
+
+    def _heard(self, well: bool, failures: int) -> None:
+        if not self.is_running:
+            return
+        self.last_heartbeat_success = well
+        if not well:
+            self.logger.warning("the heartbeat failed (%d in a row)", failures)
+        self._set_state("ready" if well else "degraded" if failures < FAILURES_UNTIL_UNHEALTHY else "unhealthy")
+
+    def _died(self) -> None:
+        """The engine ended without being asked to."""
+        process = self.process
+        if process is None or self.state in ("stopping", "stopped", "dead"):
+            return
+        self.is_running = False
+        self.last_heartbeat_success = False
+        if self._follower is not None:
+            self._follower.read()
+        found = diagnose(self._follower.lines() if self._follower else [], process.poll())
+        self.logger.error("the server ended with code %s (%s). %s", process.poll(), found.cause.value, found.hint)
+        self._set_state("dead")
+
+    def _set_state(self, state: str) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        if self.on_change is not None:
+            self.on_change(state)
+
+    def _track(self, members: Sequence[processes.Stat]) -> None:
+        self._tracked |= {stat.identity for stat in members}
+        if self.debug_mode:
+            self.tracked_pids |= {stat.identity.pid for stat in members}
+
+    def _find_application(self, members: Sequence[processes.Stat]) -> None:
+        """Find the engine below a profiler, by its command line: it renames itself later."""
+        if not self._arrangement.wraps or self._application is not None:
+            return
+        words = [str(word) for word in self.get_launch_command()]
+        for stat in members:
+            command_line = processes.cmdline_of(stat.identity.pid)
+            if stat.identity.pid != self.process_group_id and command_line.endswith(" ".join(words[1:])):
+                self._application = stat.identity
+                return
+
+    # Stop
+
+    def get_stop_plan(self) -> StopPlan:
+        """Return how the engine is stopped."""
+        seconds = float(self.stop_timeout)
+        if self._arrangement.wraps and self._profile_settings is not None:
+            seconds = max(seconds, self._profile_settings.stop_timeout)
+        return StopPlan(leader_seconds=seconds)
+
+    def stop(self) -> StopReport | None:
+        """Stop the server, from any thread and in any state; return what was done, or None if nothing was running.
+
+        Raises:
+            CleanupError: `debug_mode` and `strict_cleanup` are set, and processes were left.
+        """
+        if os.getpid() != self._owner:
+            self.logger.warning("a fork of the owner does not stop the server")
+            return None
+        self._cancelled.set()
+        starting = self.process
+        if self.state == "starting" and starting is not None:
+            starting.kill()  # so that the start ends at once, whatever it waits for
+        with self._lifecycle:
+            process = self.process
+            if process is None or (process.has_gone() and self.state == "stopped"):
+                self.logger.warning("the server is not running")
+                self.is_running = False
+                return None
+            self._set_state("stopping")
+            self.is_running = False
+            try:
+                report = self._carry_out(process, self.get_stop_plan())
+            except BaseException:
+                process.kill()  # a second Ctrl-C: no more patience, and still nothing left
+                process.wait_until_gone(stopping.KILL_SECONDS)
+                raise
+            finally:
+                self.last_heartbeat_success = False
+                self._end_heartbeat()
+                self._set_state("stopped")
+            self.stop_report = report
+            self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
+            self._look_for_report()
+            if self.debug_mode:
+                self._verify_cleanup(process)
+            return report
+
+    def kill(self) -> None:
+        """End every process of the server at once, without a word."""
+        self._cancelled.set()
+        process = self.process
+        if process is not None:
+            process.mark_stopping()
+            process.kill()
+            process.wait_until_gone(stopping.KILL_SECONDS)
+        self.stop()
+
+    def _carry_out(self, process: EngineProcess, plan: StopPlan) -> StopReport:
+        began = time.monotonic()
+        self._track(process.members())
+        process.mark_stopping()
+        sent: list[tuple[str, int]] = []
+        last: str | None = None
+        while True:
+            step = stopping.next_step(
+                plan, last, leader_alive=process.poll() is None, others_alive=not process.has_gone()
+            )
+            if step.name in ("done", "give-up"):
+                break
+            last = step.name
+            self.logger.info("stop: %s gets signal %d: %s", step.name, step.signal, step.reason)
+            sent.append((step.name, step.signal))
+            if step.name == "leader":
+                if self._signal_leader(process, step, sent):
+                    process.wait_until_gone(LEFTOVER_SECONDS)
+                continue
+            if step.name == "group":
+                process.signal_group(step.signal)
+            else:
+                process.kill()
+            process.wait_until_gone(step.seconds)
+        survivors = tuple(stat.identity.pid for stat in process.members())
+        return StopReport(time.monotonic() - began, tuple(sent), process.poll(), survivors)
+
+    def _signal_leader(self, process: EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]) -> bool:
+        """Let the first process finish; return whether it has.
+
+        Below a profiler the engine gets the signal, and not the profiler: that one has to write its file afterwards.
+        """
+        application = self._application
+        if application is None or not processes.send_signal(application, step.signal):
+            process.send_signal(step.signal)
+            return process.wait_for_exit(step.seconds)
+        patience = min(float(self.stop_timeout), step.seconds)
+        if process.wait_for_exit(patience):
+            return True
+        if processes.send_signal(application, signal.SIGKILL):
+            sent.append(("engine", signal.SIGKILL))
+        return process.wait_for_exit(step.seconds - patience)
+
+    def _look_for_report(self) -> None:
+        report = self._arrangement.report
+        if report is None or "%" in report:
+            return
+        if not os.path.isfile(report) or os.path.getsize(report) == 0:
+            self.logger.error("the profiler left no file %s; its words are in %s", report, self.error_log_file)
+
+    def _verify_cleanup(self, process: EngineProcess) -> None:
+        self.cleanup_report = cleanup.verify(
+            processes.all_processes(),
+            leader=process.pid,
+            exit_code=process.poll(),
+            tracked=self._tracked,
+            marked=process.remains(),
+        )
+        for check in self.cleanup_report.checks:
+            self.logger.log(
+                logging.INFO if check.passed else logging.ERROR,
+                "%s: %s",
+                check.name,
+                "passed" if check.passed else "left: %s" % ", ".join(map(str, check.left)),
+            )
+        if self.cleanup_report.passed:
+            self.logger.info("CLEANUP VERIFICATION PASSED!")
+            return
+        self.logger.error("CLEANUP VERIFICATION FAILED!")
+        if self.strict_cleanup:
+            raise CleanupError("processes were left: %s" % ", ".join(map(str, self.cleanup_report.survivors)))
+
+    def _end_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop(5.0)
+        self._heartbeat = None
+
+    def _release(self) -> None:
+        """Let go of a server that ended by itself, before a new start."""
+        self._end_heartbeat()
+        process = self.process
+        if process is not None:
+            process.kill()
+            process.wait_until_gone(stopping.KILL_SECONDS)
+        self.process = None
+        self.tracked_pids = set()
+
+    def restart(self) -> bool:
+        """Stop the server and start it again on the same port."""
+        if self.process is not None:
+            self.stop()
+        return self.start()
+
+    def __enter__(self: Self) -> Self:
+        """Start the server."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the server."""
+        if self.process is not None:
+            self.stop()

@@ -1,0 +1,120 @@
+"""A small engine for tests: the command lines of vLLM and SGLang, and misbehaviour on order.
+
+It answers /health, /v1/models and the rest as a server does that serves one model, and it can start a tree of processes
+that ignore SIGTERM, leave their session or lose their parent. What it does is read from variables, since its arguments
+are an engine's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+
+def value_of(arguments: list[str], *names: str, default: str = "") -> str:
+    """Return the value of the last of these options."""
+    found = default
+    for index, word in enumerate(arguments[:-1]):
+        if word in names:
+            found = arguments[index + 1]
+    return found
+
+
+def note(kind: str) -> None:
+    """Write down that a process of the tree exists: `kind pid`."""
+    path = os.environ.get("FAKE_TREE")
+    if path:
+        with open(path, "a") as file:
+            file.write("%s %d\n" % (kind, os.getpid()))
+
+
+def linger() -> None:
+    """Live until something kills it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(3600)
+
+
+def grow_tree() -> None:
+    """Start five processes: two children, a grandchild, one in its own session, one orphan in its own session."""
+    for kind in ("child", "parent", "session", "orphan"):
+        if os.fork() == 0:
+            if kind == "session":
+                os.setsid()
+            if kind in ("parent", "orphan"):
+                if os.fork() == 0:
+                    if kind == "orphan":
+                        os.setsid()
+                    note("grandchild" if kind == "parent" else "orphan")
+                    linger()
+                if kind == "orphan":
+                    os._exit(0)
+            note(kind)
+            linger()
+    note("leader")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as a server that serves one model."""
+
+    model = ""
+
+    def do_GET(self) -> None:
+        """Answer the routes that the library asks for."""
+        if os.path.exists(os.environ.get("FAKE_SICK", "/nonexistent")):
+            self.answer(503, {})
+        elif self.path == "/v1/models":
+            self.answer(200, {"object": "list", "data": [{"id": os.environ.get("FAKE_MODEL", self.model)}]})
+        elif self.path == "/openapi.json":
+            self.answer(200, {"paths": {"/health": {}, "/v1/models": {}, "/v1/score": {}}})
+        else:
+            self.answer(200, {})
+
+    def do_POST(self) -> None:
+        """Answer a completion."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.answer(200, {"choices": [{"text": "hello"}]})
+
+    def answer(self, status: int, content: dict[str, object]) -> None:
+        """Send JSON."""
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM."""
+    if os.environ.get("FAKE_ARGUMENTS"):
+        with open(os.environ["FAKE_ARGUMENTS"], "w") as file:
+            json.dump(arguments, file)
+    if os.environ.get("FAKE_LOG"):
+        with open(os.environ["FAKE_LOG"]) as file:
+            print(file.read(), file=sys.stderr, flush=True)
+    if os.environ.get("FAKE_EXIT"):
+        sys.exit(int(os.environ["FAKE_EXIT"]))
+    if os.environ.get("FAKE_TREE"):
+        grow_tree()
+    if os.environ.get("FAKE_HANG"):
+        linger()
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    Handler.model = value_of(arguments, "--model", "--model-path", "--served-model-name", default="custom")
+    server = HTTPServer(("127.0.0.1", int(value_of(arguments, "--port", default="8000"))), Handler)
+    if os.environ.get("FAKE_STUBBORN"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    print("INFO:     Application startup complete.", file=sys.stderr, flush=True)
+    server.serve_forever(poll_interval=0.05)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
