@@ -46,9 +46,10 @@ class Generation:
         """The words, as they come."""
         batch = self._batch
         started = time.monotonic()
-        first_token = last_token = None
+        placed = first_token = last_token = None
         try:
             async with batch.place(self._adapter):
+                placed = time.monotonic()
                 for index in range(self._max_tokens):
                     if await batch.aborted_within(batch.seconds_per_token):
                         self.finish_reason = "abort"
@@ -67,6 +68,7 @@ class Generation:
                 prompt_tokens=self.prompt_tokens,
                 tokens=self.tokens,
                 started=started,
+                placed=placed or now,
                 first_token=first_token or now,
                 now=now,
                 reason=self.finish_reason,

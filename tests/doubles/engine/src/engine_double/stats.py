@@ -48,13 +48,24 @@ class Stats:
     """Values that a test demands, by name of the sample; they win over what happened."""
 
     def request_finished(
-        self, *, prompt_tokens: int, tokens: int, started: float, first_token: float, now: float, reason: str
+        self,
+        *,
+        prompt_tokens: int,
+        tokens: int,
+        started: float,
+        placed: float,
+        first_token: float,
+        now: float,
+        reason: str,
     ) -> None:
-        """Book one request that ended."""
+        """Book one request that ended: it came, got its place in the batch, its first token, and its last one."""
         self.finished[reason] += 1
         observed: Mapping[str, float] = {
             "e2e_request_latency": now - started,
             "time_to_first_token": first_token - started,
+            "queue_time": placed - started,
+            "prefill_time": first_token - placed,
+            "decode_time": now - first_token,
             "request_time_per_output_token": (now - first_token) / max(1, tokens - 1),
             "prompt_tokens": prompt_tokens,
             "generation_tokens": tokens,
