@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import fleet_history
 import metrics_reference
 import pytest
 
-from e2e_cluster.unpacked import PROMETHEUS, PROMTOOL, ensure_unpacked
+from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability.dashboards import DASHBOARDS
 from patio_observability.model import Dashboard, Panel
 from patio_observability.queries import all_queries, substituted, values_of
+from patio_testing.prometheus_server import prometheus
 
 pytestmark = pytest.mark.api  # Prometheus is one of the tools
 
-DEADLINE = 60.0
 PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.panels]
 OF_OTHERS = metrics_reference.EXTERNAL.keys() - {"ALERTS"}
 OWN = [(dashboard, panel) for dashboard, panel in PANELS if not OF_OTHERS & set(panel.metrics)]
@@ -49,51 +47,18 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    (folder / "prometheus.yaml").write_text("{}\n")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                ensure_unpacked(PROMETHEUS),
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/-/ready", process, log)
+    with prometheus(folder, {}) as url:
 
         def run(expr: str) -> list[dict[str, Any]]:
             query = urllib.parse.urlencode({"query": expr, "time": end})
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=30) as answer:
+                with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=30) as answer:
                     found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
             except urllib.error.HTTPError as error:
                 pytest.fail(f"{expr}\n{error.read().decode()}")
             return found
 
         yield run
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + DEADLINE
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.05)
-        else:
-            return
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), OWN, ids=IDS)

@@ -1,0 +1,115 @@
+// `node draw.mjs DATA FOLDER [THEME...]`: draws every dashboard of DATA as a picture in FOLDER.
+//
+// Bundles the page, serves it with the data on loopback, opens it in headless Chromium, and takes a picture of the whole
+// page. Chromium is the one named by the variable CHROMIUM, or `chromium` on the path. Fails if the page logs an error.
+
+import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { dirname, join, normalize, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { build } from 'esbuild';
+import { launch } from 'puppeteer-core';
+import sharp from 'sharp';
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const ICONS = join(dirname(createRequire(import.meta.url).resolve('@grafana/ui/package.json')), 'dist/public/img/icons');
+const ICON_PATH = '/build/img/icons/';
+const WIDTH = 1440;
+const QUIET = 500;
+const LIMIT = 60_000;
+const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Dashboard</title>
+<link rel="stylesheet" href="/index.css"><link rel="icon" href="data:,">
+<body><div id="page" style="padding:0;margin:16px"></div>
+<script>window.__grafana_public_path__ = '/';</script><script src="/index.js"></script></body></html>`;
+
+async function bundled() {
+  const { outputFiles } = await build({
+    bundle: true,
+    define: { 'process.env.NODE_ENV': '"production"' },
+    entryPoints: [join(HERE, 'page/index.jsx')],
+    jsx: 'automatic',
+    loader: { '.svg': 'dataurl', '.ttf': 'empty', '.woff': 'empty', '.woff2': 'dataurl' },
+    logLevel: 'error',
+    minify: true,
+    outdir: '/',
+    write: false,
+  });
+  return Object.fromEntries(outputFiles.map(({ path, contents }) => [path, contents]));
+}
+
+async function served(files) {
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, 'http://localhost');
+    let content = files[pathname];
+    if (pathname.startsWith(ICON_PATH)) {
+      const path = normalize(join(ICONS, pathname.slice(ICON_PATH.length)));
+      content = path.startsWith(ICONS + sep) ? await readFile(path).catch(() => undefined) : undefined;
+    }
+    const kinds = { css: 'text/css', js: 'text/javascript', json: 'application/json', svg: 'image/svg+xml' };
+    const type = kinds[pathname.split('.').at(-1)] ?? 'text/html; charset=utf-8';
+    response.writeHead(content === undefined ? 404 : 200, { 'content-type': type });
+    response.end(content);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return server;
+}
+
+async function picture(browser, url) {
+  const page = await browser.newPage();
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.stack));
+  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
+  await page.setViewport({ width: WIDTH, height: 1000 });
+  await page.goto(url);
+  // The first panel is there, then nothing has been drawn for a while.
+  await page.waitForFunction('document.querySelector("section") || document.body.dataset.failed', { timeout: LIMIT });
+  await page.evaluate(
+    (quiet) =>
+      new Promise((resolve) => {
+        let timer = setTimeout(resolve, quiet);
+        new MutationObserver(() => {
+          clearTimeout(timer);
+          timer = setTimeout(resolve, quiet);
+        }).observe(document.body, { attributes: true, childList: true, subtree: true });
+      }),
+    QUIET
+  );
+  const failed = await page.evaluate(() => document.body.dataset.failed);
+  const drawn = await page.screenshot({ fullPage: true });
+  await page.close();
+  if (failed || errors.length) {
+    throw new Error([failed, ...errors].filter(Boolean).join('\n'));
+  }
+  return sharp(drawn).png({ palette: true, colours: 128, effort: 10, compressionLevel: 9, dither: 0 }).toBuffer();
+}
+
+async function main([source, folder, ...themes]) {
+  if (!folder) {
+    throw new Error('usage: node draw.mjs DATA FOLDER [light] [dark]');
+  }
+  const data = await readFile(source);
+  const server = await served({ '/': PAGE, '/data.json': data, ...(await bundled()) });
+  const browser = await launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    // The page is our own; without user namespaces, as in most containers, there is no sandbox to be had.
+    args: ['--no-sandbox', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--hide-scrollbars'],
+  });
+  try {
+    for (const uid of Object.keys(JSON.parse(data).dashboards)) {
+      for (const theme of themes.length ? themes : ['light', 'dark']) {
+        const url = `http://127.0.0.1:${server.address().port}/?uid=${uid}&theme=${theme}`;
+        const content = await picture(browser, url);
+        const path = join(folder, `${uid}-${theme}.png`);
+        await writeFile(path, content);
+        console.log(`${path}: ${Math.round(content.length / 1000)} kB`);
+      }
+    }
+  } finally {
+    await browser.close();
+    server.close();
+  }
+}
+
+await main(process.argv.slice(2));
