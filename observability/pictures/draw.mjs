@@ -14,8 +14,14 @@ import { launch } from 'puppeteer-core';
 import sharp from 'sharp';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const ICONS = join(dirname(createRequire(import.meta.url).resolve('@grafana/ui/package.json')), 'dist/public/img/icons');
+const { resolve } = createRequire(import.meta.url);
+const ICONS = join(dirname(resolve('@grafana/ui/package.json')), 'dist/public/img/icons');
 const ICON_PATH = '/build/img/icons/';
+// Where Grafana's styles look for its font, and the file of the package that has it.
+const FONTS = {
+  '/fonts/inter/Inter-Regular.woff2': resolve('@fontsource/inter/files/inter-latin-400-normal.woff2'),
+  '/fonts/inter/Inter-Medium.woff2': resolve('@fontsource/inter/files/inter-latin-500-normal.woff2'),
+};
 const WIDTH = 1440;
 const QUIET = 500;
 const LIMIT = 60_000;
@@ -30,13 +36,18 @@ async function bundled() {
     define: { 'process.env.NODE_ENV': '"production"' },
     entryPoints: [join(HERE, 'page/index.jsx')],
     jsx: 'automatic',
-    loader: { '.svg': 'dataurl', '.ttf': 'empty', '.woff': 'empty', '.woff2': 'dataurl' },
+    loader: { '.svg': 'dataurl', '.ttf': 'empty', '.woff': 'empty', '.woff2': 'empty' },
     logLevel: 'error',
     minify: true,
     outdir: '/',
     write: false,
   });
   return Object.fromEntries(outputFiles.map(({ path, contents }) => [path, contents]));
+}
+
+async function fonts() {
+  const read = Object.entries(FONTS).map(async ([path, file]) => [path, await readFile(file)]);
+  return Object.fromEntries(await Promise.all(read));
 }
 
 async function served(files) {
@@ -47,12 +58,12 @@ async function served(files) {
       const path = normalize(join(ICONS, pathname.slice(ICON_PATH.length)));
       content = path.startsWith(ICONS + sep) ? await readFile(path).catch(() => undefined) : undefined;
     }
-    const kinds = { css: 'text/css', js: 'text/javascript', json: 'application/json', svg: 'image/svg+xml' };
+    const kinds = { css: 'text/css', js: 'text/javascript', json: 'application/json', svg: 'image/svg+xml', woff2: 'font/woff2' };
     const type = kinds[pathname.split('.').at(-1)] ?? 'text/html; charset=utf-8';
     response.writeHead(content === undefined ? 404 : 200, { 'content-type': type });
     response.end(content);
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
   return server;
 }
 
@@ -61,17 +72,18 @@ async function picture(browser, url) {
   const errors = [];
   page.on('pageerror', (error) => errors.push(error.stack));
   page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
+  page.on('response', (response) => response.status() >= 400 && errors.push(response.url()));
   await page.setViewport({ width: WIDTH, height: 1000 });
   await page.goto(url);
   // The first panel is there, then nothing has been drawn for a while.
   await page.waitForFunction('document.querySelector("section") || document.body.dataset.failed', { timeout: LIMIT });
   await page.evaluate(
     (quiet) =>
-      new Promise((resolve) => {
-        let timer = setTimeout(resolve, quiet);
+      new Promise((done) => {
+        let timer = setTimeout(done, quiet);
         new MutationObserver(() => {
           clearTimeout(timer);
-          timer = setTimeout(resolve, quiet);
+          timer = setTimeout(done, quiet);
         }).observe(document.body, { attributes: true, childList: true, subtree: true });
       }),
     QUIET
@@ -90,7 +102,7 @@ async function main([source, folder, ...themes]) {
     throw new Error('usage: node draw.mjs DATA FOLDER [light] [dark]');
   }
   const data = await readFile(source);
-  const server = await served({ '/': PAGE, '/data.json': data, ...(await bundled()) });
+  const server = await served({ '/': PAGE, '/data.json': data, ...(await bundled()), ...(await fonts()) });
   const browser = await launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     // The page is our own; without user namespaces, as in most containers, there is no sandbox to be had.

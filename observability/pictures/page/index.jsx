@@ -1,8 +1,5 @@
 // One dashboard as a page: `/?uid=patio-fleet&theme=light` draws it from `/data.json`, then says so in the body.
 
-import '@fontsource/inter/400.css';
-import '@fontsource/inter/500.css';
-
 import { createTheme, dateTimeFormat } from '@grafana/data';
 import { initPluginTranslations } from '@grafana/i18n';
 import { GlobalStyles, Icon, PanelChrome, ThemeContext, useTheme2 } from '@grafana/ui';
@@ -140,14 +137,23 @@ async function main() {
   const { dashboards, from, to, step } = await (await fetch('/data.json')).json();
   const theme = createTheme({ colors: { mode: query.get('theme') } });
   document.body.style.background = theme.colors.background.canvas;
-  await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 14px Inter`)));
   const root = document.getElementById('page');
   const width = root.clientWidth;
-  createRoot(root).render(
+  const react = createRoot(root);
+  const page = (content) => (
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
-      <Dashboard data={dashboards[query.get('uid')]} span={{ from, to, step }} width={width} />
+      {content}
     </ThemeContext.Provider>
+  );
+  react.render(page(null));
+  // The styles name the font; widths of texts are measured with it, so it comes first.
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 14px Inter`)));
+  react.render(
+    page(
+      <Dashboard data={dashboards[query.get('uid')]} span={{ from, to, step }} width={width} />
+    )
   );
 }
 

@@ -8,7 +8,6 @@ import {
   applyFieldOverrides,
   FieldColorModeId,
   FieldConfigOptionsRegistry,
-  fieldReducers,
   getFieldDisplayValues,
   identityOverrideProcessor,
   standardTransformers,
@@ -72,7 +71,7 @@ standardTransformersRegistry.setInit(() =>
   [standardTransformers.mergeTransformer, standardTransformers.organizeFieldsTransformer].map((transformation) => ({
     id: transformation.id,
     name: transformation.name,
-    transformation,
+    transformation: () => Promise.resolve(transformation),
   }))
 );
 
