@@ -22,12 +22,12 @@ const FONTS = {
   '/fonts/inter/Inter-Regular.woff2': resolve('@fontsource/inter/files/inter-latin-400-normal.woff2'),
   '/fonts/inter/Inter-Medium.woff2': resolve('@fontsource/inter/files/inter-latin-500-normal.woff2'),
 };
-const WIDTH = 1440;
+const WIDTH = 1600;
 const QUIET = 500;
 const LIMIT = 60_000;
 const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Dashboard</title>
 <link rel="stylesheet" href="/index.css"><link rel="icon" href="data:,">
-<body><div id="page" style="padding:0;margin:16px"></div>
+<body style="margin:0"><div id="page"></div>
 <script>window.__grafana_public_path__ = '/';</script><script src="/index.js"></script></body></html>`;
 
 async function bundled() {

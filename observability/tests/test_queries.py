@@ -99,7 +99,7 @@ def test_panels_of_one_namespace_leave_the_other_out(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("uid", "title", "expected"),
     [
-        ("patio-fleet", "Pods with a sidecar", 2),
+        ("patio-fleet", "Pods", 2),
         ("patio-fleet", "Engines up", 2),
         ("patio-fleet", "Engines not up", 0),
         # Two adapters in each of six states on two pods; those that are unloaded are not desired.

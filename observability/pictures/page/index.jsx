@@ -11,6 +11,7 @@ const COLUMNS = 24;
 const CELL = 30;
 const GAP = 8;
 const MOST_REPEATED = 2;
+const MARGIN = 16;
 
 function place(at, width) {
   const column = (width - GAP * (COLUMNS - 1)) / COLUMNS;
@@ -138,12 +139,12 @@ async function main() {
   const theme = createTheme({ colors: { mode: query.get('theme') } });
   document.body.style.background = theme.colors.background.canvas;
   const root = document.getElementById('page');
-  const width = root.clientWidth;
+  const width = root.clientWidth - 2 * MARGIN;
   const react = createRoot(root);
   const page = (content) => (
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
-      {content}
+      <div style={{ padding: MARGIN }}>{content}</div>
     </ThemeContext.Provider>
   );
   react.render(page(null));

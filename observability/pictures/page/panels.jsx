@@ -6,6 +6,7 @@
 
 import {
   applyFieldOverrides,
+  cacheFieldDisplayNames,
   FieldColorModeId,
   FieldConfigOptionsRegistry,
   getFieldDisplayValues,
@@ -77,27 +78,29 @@ standardTransformersRegistry.setInit(() =>
 
 /** Return frames with the panel's units, thresholds, mappings and overrides. */
 function dressed(panel, data, theme) {
-  const custom = CUSTOM[panel.type] ?? {};
   const { defaults, overrides } = panel.fieldConfig;
+  const custom = { ...CUSTOM[panel.type], ...defaults.custom };
   const color = { mode: panel.type === 'timeseries' ? FieldColorModeId.PaletteClassic : FieldColorModeId.Thresholds };
   const thresholds = defaults.thresholds ?? { mode: 'absolute', steps: [{ value: null, color: 'text' }] };
   const steps = thresholds.steps.map((step) => ({ ...step, value: step.value ?? -Infinity }));
-  return applyFieldOverrides({
+  const made = applyFieldOverrides({
     data,
     fieldConfig: {
       defaults: {
         color,
         ...defaults,
         thresholds: { ...thresholds, steps },
-        custom: { ...custom, ...defaults.custom },
+        custom,
       },
       overrides: overrides ?? [],
     },
-    fieldConfigRegistry: options(custom),
+    fieldConfigRegistry: options({ ...CELL, ...custom, width: 0 }),
     replaceVariables: (text) => text,
     theme,
     timeZone: 'utc',
   });
+  cacheFieldDisplayNames(made);
+  return made;
 }
 
 export function Nothing({ panel }) {
@@ -179,7 +182,19 @@ function Cells({ panel, answers, width, height }) {
   if (answers.every(({ result }) => result.length === 0)) {
     return <Nothing panel={panel} />;
   }
-  return frame && <TableNG data={frame} width={width} height={height} cellHeight={panel.options.cellHeight} />;
+  const { cellHeight, sortBy } = panel.options;
+  return (
+    frame && (
+      <TableNG
+        data={frame}
+        fieldConfig={panel.fieldConfig}
+        width={width}
+        height={height}
+        cellHeight={cellHeight}
+        initialSortBy={sortBy}
+      />
+    )
+  );
 }
 
 function Timeline({ panel, answers, span, width, height }) {

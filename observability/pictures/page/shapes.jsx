@@ -8,6 +8,7 @@ import { LegendDisplayMode, measureText, useTheme2, VizLegend } from '@grafana/u
 import { buckets } from './frames.js';
 
 const AXIS = 22;
+const TOP = 8;
 const FONT = 12;
 const TICK_EVERY = 120;
 
@@ -35,7 +36,8 @@ function TimeAxis({ span, left, width, height, theme }) {
 }
 
 function widest(texts) {
-  return Math.ceil(Math.max(...texts.map((text) => measureText(text, FONT).width)));
+  // The page spaces its letters a little; what measures them does not.
+  return Math.ceil(1.05 * Math.max(...texts.map((text) => measureText(text, FONT).width)));
 }
 
 /** Runs of equal values: where each begins and ends, as indexes. */
@@ -67,7 +69,7 @@ export function StateTimeline({ panel, frames, span, width, height }) {
   }
   const items = [...seen].sort(([one], [other]) => one - other).map(([, { text, color }]) => ({ label: text, color, yAxis: 1 }));
   const legend = 26;
-  const left = Math.min(widest(rows.map(({ name }) => name)) + 10, width / 3);
+  const left = Math.min(widest(rows.map(({ name }) => name)) + 12, width / 2);
   const plot = { width: width - left - 10, height: height - AXIS - legend };
   const row = plot.height / rows.length;
   const bar = row * (panel.options.rowHeight ?? 0.9);
@@ -114,7 +116,7 @@ export function Heatmap({ panel, answer, span, width, height }) {
   };
   const most = Math.max(...rows.flatMap(({ values }) => values));
   const left = widest(rows.map(({ bound }) => name(bound))) + 12;
-  const plot = { width: width - left - 10, height: height - AXIS };
+  const plot = { width: width - left - 10, height: height - AXIS - TOP };
   const row = plot.height / rows.length;
   const cell = (plot.width * span.step) / (span.to - span.from);
   const every = Math.ceil(16 / row);
@@ -122,7 +124,7 @@ export function Heatmap({ panel, answer, span, width, height }) {
   const scheme = panel.options.color?.fill ?? 'dark-orange';
   const fill = theme.visualization.getColorByName(scheme);
   return (
-    <svg width={width} height={height} style={{ display: 'block' }}>
+    <svg width={width} height={height} viewBox={`0 ${-TOP} ${width} ${height}`} style={{ display: 'block' }}>
       <TimeAxis span={span} left={left} {...plot} theme={theme} />
       {rows.map(({ bound, values }, index) => {
         const y = plot.height - (index + 1) * row;

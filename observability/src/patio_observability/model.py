@@ -34,8 +34,8 @@ class Unit(StrEnum):
     BYTES_PER_SECOND = "Bps"
     REQUESTS_PER_SECOND = "reqps"
     OPERATIONS_PER_SECOND = "ops"
-    TOKENS = "suffix: tok"
-    TOKENS_PER_SECOND = "suffix: tok/s"
+    TOKENS = "si:tok"
+    TOKENS_PER_SECOND = "si:tok/s"
     CORES = "suffix: cores"
     WATTS = "watt"
     PERCENT = "percent"
@@ -73,6 +73,8 @@ class Key:
     """UID of the dashboard that a click on the cell opens, with the label's value as its variable."""
     carries: tuple[str, ...] = ()
     """Other labels of the row that the click takes along."""
+    width: int = 0
+    """Pixels of a column whose values need more than an equal share; 0: that share."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ def _in(state: str) -> str:
     return f"""{own("lora_adapter_state", CHOSEN, f'state="{state}"')} == 1"""
 
 
+def _pods_in(state: str) -> str:
+    """Return on how many pods each adapter is in a state. None of them is 0, which a table must say."""
+    return f"{count(_in(state), *NAME)} or 0 * {count(own('lora_adapter_state', CHOSEN), *NAME)}"
+
+
 _STATE = " or ".join(
     f"""{own("lora_adapter_state", CHOSEN, f'state="{state.text}"')} * {state.value}""" for state in STATES
 )
@@ -62,7 +67,7 @@ NOW = Row(
             Unit.COUNT,
         ),
         stat(
-            "Loaded of desired",
+            "Loaded share",
             "Share of desired adapters, counted on each pod, that the engine has loaded.",
             "Below 100 % for long: see the table for the adapter.",
             ratio(count(_in("Loaded")), count(own("lora_adapter_state", CHOSEN, 'state!="Unloading"'))),
@@ -144,10 +149,7 @@ MATRIX = Row(
             "Start with adapters that are loaded nowhere. Runbook: PatioAdapterNowhere.",
             (
                 Query(count(own("lora_adapter_state", CHOSEN, 'state!="Unloading"'), *NAME), "Pods"),
-                Query(count(_in("Loaded"), *NAME), "Loaded"),
-                Query(count(_in("Failed"), *NAME), "Failed"),
-                Query(count(_in("Pending"), *NAME), "Pending"),
-                Query(count(_in("Downloading"), *NAME), "Downloading"),
+                *(Query(_pods_in(state), state) for state in ("Loaded", "Failed", "Pending", "Downloading")),
             ),
             Unit.COUNT,
             Kind.TABLE,

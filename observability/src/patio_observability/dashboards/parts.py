@@ -48,8 +48,8 @@ UP = (State(0, "Not up", RED), State(1, "Up", GREEN))
 LISTED = (State(0, "Not listed", RED), State(1, "Listed", GREEN))
 
 NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet")
-POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",))
-MODEL_KEY = Key("model_name", "Model", opens="patio-fleet", carries=("namespace",))
+POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",), width=180)
+MODEL_KEY = Key("model_name", "Model", opens="patio-fleet", carries=("namespace",), width=150)
 
 
 def bad_from(warning: float, critical: float | None = None) -> tuple[Step, ...]:

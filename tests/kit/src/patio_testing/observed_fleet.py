@@ -12,7 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
+import logging
+import os
 import random
 import struct
 import tempfile
@@ -36,6 +39,8 @@ from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess
 ROOT = Path(__file__).resolve().parents[4]
 SCRAPE_EVERY = 10
 """Seconds between two scrapes."""
+WARM_UP = 90.0
+"""Seconds that it runs before the time that is shown, so that rates have values from the start."""
 DOWN = 40.0
 """Seconds for which the crashed engine stays away."""
 TOKENS_PER_SECOND = 12.0
@@ -91,6 +96,10 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="where the answers to the queries of all panels are written")
     options = parser.parse_args()
     seconds = options.minutes * 60
+    # vLLM loads adapters at run time only with it, and what is started here inherits it.
+    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    # The store would log every request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="patio-fleet-") as folder, s3_server() as store:
         asyncio.run(_observe(Path(folder), store, seconds, options.file))
 
@@ -109,7 +118,7 @@ async def _observe(folder: Path, store: S3Server, seconds: float, file: Path) ->
                     *(_clients(fleet, model, pod) for model, pod in fleet.pods.values()),
                 )
             ]
-            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait(tasks, timeout=WARM_UP + seconds, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -192,8 +201,8 @@ def _configuration(fleet: Fleet, operators: dict[str, int]) -> dict[str, Any]:
 
 async def _operate(replicas: list[OperatorReplica], seconds: float) -> None:
     """Let the operators work: the second one leads from a third of the time on."""
-    for second in range(int(seconds) + 1):
-        leader = 0 if second < seconds / 3 else 1
+    for second in itertools.count():
+        leader = 0 if second < WARM_UP + seconds / 3 else 1
         for number, replica in enumerate(replicas):
             replica.advance(leads=number == leader)
         await asyncio.sleep(1)
@@ -260,7 +269,7 @@ async def _story(fleet: Fleet, store: S3Server) -> None:
     with _slow(store) as endpoint:
         await _load_from_disk(fleet, chat, "sql-expert")
         await _load_from_disk(fleet, search, "search-rewrite")
-        await asyncio.sleep(fleet.seconds * 0.08)
+        await asyncio.sleep(WARM_UP + fleet.seconds * 0.08)
         await _load_from_disk(fleet, chat[:2], "translator")
         await asyncio.sleep(fleet.seconds * 0.12)
         await _load_from_store(store, endpoint, chat, "summarizer")
