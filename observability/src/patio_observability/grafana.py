@@ -219,6 +219,9 @@ def _time_series(made: Any, panel: Panel) -> Any:
         made = made.draw_style(common.GraphDrawStyle.BARS)
     if panel.stacked or panel.bars:
         made = made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
+    for name, color in panel.colors:
+        fixed = {"mode": "fixed", "fixedColor": color}
+        made = made.override_by_name(name, [dashboard.DynamicConfigValue(id_val="color", value=fixed)])
     return made
 
 

@@ -110,6 +110,8 @@ class Panel:
     """Upper end of the axis."""
     repeat: str = ""
     """Variable, for each value of which the panel is drawn once."""
+    colors: tuple[tuple[str, str], ...] = ()
+    """Names of series, and their colours where those mean something."""
     opens_pod: bool = False
     """A click on a series opens the dashboard of its pod."""
 
@@ -208,6 +210,7 @@ def graph(
     stacked: bool = False,
     bars: bool = False,
     greatest: float | None = None,
+    colors: tuple[tuple[str, str], ...] = (),
     opens_pod: bool = False,
 ) -> Panel:
     """Return a panel with lines over time."""
@@ -222,5 +225,6 @@ def graph(
         stacked=stacked,
         bars=bars,
         greatest=greatest,
+        colors=colors,
         opens_pod=opens_pod,
     )

@@ -23,6 +23,8 @@ from patio_observability.model import Dashboard, Key, Kind, Panel, Query, Row, S
 from patio_observability.promql import count, fullest, increase, or_zero, own, own_quantile, rate, ratio, total
 
 CHOSEN = 'adapter=~"$adapter"'
+RARE = "15m"
+"""Window of what happens so rarely that most shorter ones are empty."""
 NAME = ("cluster", "namespace", "adapter")
 
 STATES = (
@@ -166,6 +168,7 @@ MATRIX = Row(
             width=12,
             empty="No adapters",
             stacked=True,
+            colors=tuple((state.text, state.color) for state in STATES),
         ),
     ),
 )
@@ -195,12 +198,13 @@ OPERATIONS = Row(
         ),
         graph(
             "Duration",
-            "Seconds of a load, reload, restore or unload: median and p95, with the check of the engine's list.",
+            "Seconds of a load, reload, restore or unload in 15 minutes: median and p95, with the check of the "
+            "engine's list.",
             "Slow loads come from slow storage, or from an engine that loads between two steps of a large batch.",
             Unit.SECONDS,
             *(
                 Query(
-                    own_quantile(which, own("lora_operation_duration_seconds"), "operation"),
+                    own_quantile(which, own("lora_operation_duration_seconds"), "operation", window=RARE),
                     f"{{{{operation}}}} p{which * 100:.0f}",
                 )
                 for which in (0.5, 0.95)
@@ -252,10 +256,13 @@ DOWNLOADS = Row(
         ),
         graph(
             "Duration, p95",
-            "Seconds of a download from the order to its end, pauses included, by source and outcome.",
+            "Seconds of a download in 15 minutes, from the order to its end, pauses included, by source and outcome.",
             "Compare with the bytes a second: if those are low, the source or the network is slow.",
             Unit.SECONDS,
-            Query(own_quantile(0.95, own("download_duration_seconds"), "source", "outcome"), "{{source}} {{outcome}}"),
+            Query(
+                own_quantile(0.95, own("download_duration_seconds"), "source", "outcome", window=RARE),
+                "{{source}} {{outcome}}",
+            ),
             empty="None",
         ),
         graph(

@@ -229,8 +229,11 @@ PODS_ROW = Row(
                     "TTFT p95",
                     unit=Unit.SECONDS,
                 ),
-                Query(count(in_state("Loaded"), *POD), "Loaded"),
-                Query(count(in_state("Failed"), *POD), "Failed"),
+                *(
+                    # A pod whose adapters are all in another state has 0 of them.
+                    Query(f"{count(in_state(state), *POD)} or 0 * {count(own('lora_adapter_state'), *POD)}", state)
+                    for state in ("Loaded", "Failed")
+                ),
                 Query(grouped("min", own("topology_registered"), *POD), "Router", states=LISTED),
                 Query(
                     count(
