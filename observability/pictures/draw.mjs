@@ -1,9 +1,9 @@
 // `node draw.mjs DATA FOLDER [THEME...]`: draws every dashboard of DATA as a picture in FOLDER.
 //
 // Bundles the page, serves it with the data on loopback, opens it in headless Chromium, and takes a picture of the whole
-// page. Chromium is the one named by the variable CHROMIUM, or `chromium` on the path. Fails if the page logs an error.
+// page. Chromium is the one that the variable CHROMIUM names, or Debian's. Fails if the page logs an error.
 
-import { readFile, writeFile } from 'node:fs/promises';
+import { access, constants, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { dirname, join, normalize, sep } from 'node:path';
@@ -29,6 +29,17 @@ const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Dashbo
 <link rel="stylesheet" href="/index.css"><link rel="icon" href="data:,">
 <body style="margin:0"><div id="page"></div>
 <script>window.__grafana_public_path__ = '/';</script><script src="/index.js"></script></body></html>`;
+
+async function chromium() {
+  const path = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  try {
+    await access(path, constants.X_OK);
+  } catch {
+    const remedy = 'Set CHROMIUM to one, or on Debian: apt-get install --no-install-recommends chromium';
+    throw new Error(`there is no Chromium at ${path}. ${remedy}`);
+  }
+  return path;
+}
 
 async function bundled() {
   const { outputFiles } = await build({
@@ -104,7 +115,7 @@ async function main([source, folder, ...themes]) {
   const data = await readFile(source);
   const server = await served({ '/': PAGE, '/data.json': data, ...(await bundled()), ...(await fonts()) });
   const browser = await launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    executablePath: await chromium(),
     // The page is our own; without user namespaces, as in most containers, there is no sandbox to be had.
     args: ['--no-sandbox', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--hide-scrollbars'],
   });

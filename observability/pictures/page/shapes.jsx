@@ -18,7 +18,7 @@ function ticks(span, width) {
   const step = steps.find((one) => one >= wanted) ?? steps.at(-1);
   const found = [];
   for (let at = Math.ceil(span.from / step) * step; at <= span.to; at += step) {
-    found.push({ at, text: dateTimeFormat(at * 1000, { timeZone: 'utc', format: 'HH:mm' }) });
+    found.push({ at, text: dateTimeFormat(at * 1000, { timeZone: 'utc', format: step < 60 ? 'HH:mm:ss' : 'HH:mm' }) });
   }
   return found;
 }
