@@ -191,7 +191,7 @@ function Cells({ panel, answers, width, height }) {
         width={width}
         height={height}
         cellHeight={cellHeight}
-        initialSortBy={sortBy}
+        sortBy={sortBy}
       />
     )
   );

@@ -157,7 +157,7 @@ MATRIX = Row(
             Kind.TABLE,
             width=12,
             empty="No adapters",
-            keys=(NAMESPACE_KEY, Key("adapter", "Adapter", opens="patio-adapters", carries=("namespace",))),
+            keys=(NAMESPACE_KEY, Key("adapter", "Adapter", opens="patio-adapters", carries=("namespace",), width=140)),
         ),
         graph(
             "States over time",

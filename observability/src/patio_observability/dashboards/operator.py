@@ -204,7 +204,6 @@ RECONCILERS = Row(
             ),
             empty="None",
             width=7,
-            greatest=1,
         ),
         graph(
             "Duration of a pass, p99",

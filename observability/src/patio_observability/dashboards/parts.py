@@ -47,7 +47,7 @@ PODS = (CLUSTER, NAMESPACE, MODEL_NAME, INFERENCE_ENGINE, GROUP, ROLE, POD_NAME)
 UP = (State(0, "Not up", RED), State(1, "Up", GREEN))
 LISTED = (State(0, "Not listed", RED), State(1, "Listed", GREEN))
 
-NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet")
+NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet", width=120)
 POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",), width=180)
 MODEL_KEY = Key("model_name", "Model", opens="patio-fleet", carries=("namespace",), width=150)
 
