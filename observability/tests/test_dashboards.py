@@ -49,6 +49,13 @@ def test_queries_are_sound(dashboard: Dashboard, panel: Panel) -> None:
 
 
 @every_panel
+def test_quantiles_without_observations_have_no_series(dashboard: Dashboard, panel: Panel) -> None:
+    for query in panel.queries:
+        assert query.expr.startswith("histogram_quantile(") == query.expr.endswith(") >= 0"), query.expr
+        assert query.expr.count("histogram_quantile(") <= 1, query.expr
+
+
+@every_panel
 def test_queries_use_patios_names_not_an_engines(dashboard: Dashboard, panel: Panel) -> None:
     assert not [query.expr for query in panel.queries if re.search(r"\b(vllm|sglang):", query.expr)]
 
