@@ -110,7 +110,7 @@ texts: setup ## Write tests/scripts/user_texts.txt: every text that a user can m
 dashboards: setup ## Write dashboards, alerts and runbooks: the chart's, those for Perses, and the pages about alerts.
 	$(RUN) python -m patio_observability .
 
-MINUTES ?= 10
+MINUTES ?= 8
 PROMETHEUS ?=
 PICTURES := observability/pictures
 

@@ -196,7 +196,7 @@ def read_answer(path: str, http: httpx.Client, parameters: Mapping[str, str]) ->
 def main(argv: Sequence[str]) -> int:
     """Collect what a Prometheus has; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m patio_observability.panel_data", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12, help="how much time is shown (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="how much time is shown (%(default)s)")
     parser.add_argument("url", help="base URL of Prometheus, such as http://127.0.0.1:9090")
     parser.add_argument("file", type=Path, help="where the answers are written")
     options = parser.parse_args(argv)

@@ -48,7 +48,7 @@ MOST_AT_ONCE = 6
 """Requests in a batch."""
 CLIENTS = 4
 """Clients of each engine; twice as many when it is busiest."""
-WEIGHTS = 24 * 2**20
+WEIGHTS = 12 * 2**20
 """Bytes of an adapter's weights."""
 BYTES_PER_SECOND = 250_000.0
 """Speed of each connection to the store of adapters."""
@@ -92,7 +92,7 @@ class Fleet:
 def main() -> None:
     """Run the fleet for the time that is asked for, and write what the dashboards show of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12, help="how long it runs (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="how long it runs (%(default)s)")
     parser.add_argument("file", type=Path, help="where the answers to the queries of all panels are written")
     options = parser.parse_args()
     seconds = options.minutes * 60
@@ -283,7 +283,7 @@ async def _story(fleet: Fleet, store: S3Server) -> None:
         await kill(chat[2].engine)
         await asyncio.sleep(DOWN)
         await _start_engine(fleet, MODELS[0], chat[2])
-        await _load_from_store(store, endpoint, search, "reranker")
+        await _load_from_store(store, endpoint, [*chat[:2], *search], "reranker")
         await asyncio.sleep(fleet.seconds)
 
 
