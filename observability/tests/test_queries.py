@@ -10,6 +10,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fleet_history
@@ -19,6 +21,7 @@ import pytest
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability.dashboards import DASHBOARDS
 from patio_observability.model import Dashboard, Panel
+from patio_observability.panel_data import Span, collect
 from patio_observability.queries import all_queries, substituted, values_of
 from patio_testing.prometheus_server import prometheus
 
@@ -32,9 +35,17 @@ IDS = [f"{dashboard.uid}-{panel.title}".replace(" ", "_") for dashboard, panel i
 Ask = Callable[[str], list[dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A Prometheus with an hour of a small fleet."""
+
+    url: str
+    end: int
+    """Unix time of the last samples."""
+
+
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Return a function that asks a Prometheus with an hour of a small fleet."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("prometheus")
     end = int(time.time()) // fleet_history.STEP * fleet_history.STEP
     text = folder / "history.txt"
@@ -48,17 +59,23 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     )
     assert made.returncode == 0, made.stdout + made.stderr
     with prometheus(folder, {}) as url:
+        yield Server(url, end)
 
-        def run(expr: str) -> list[dict[str, Any]]:
-            query = urllib.parse.urlencode({"query": expr, "time": end})
-            try:
-                with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=30) as answer:
-                    found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-            except urllib.error.HTTPError as error:
-                pytest.fail(f"{expr}\n{error.read().decode()}")
-            return found
 
-        yield run
+@pytest.fixture(scope="module")
+def ask(server: Server) -> Ask:
+    """Return a function that asks a Prometheus with an hour of a small fleet."""
+
+    def run(expr: str) -> list[dict[str, Any]]:
+        query = urllib.parse.urlencode({"query": expr, "time": server.end})
+        try:
+            with urllib.request.urlopen(f"{server.url}/api/v1/query?{query}", timeout=30) as answer:
+                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{expr}\n{error.read().decode()}")
+        return found
+
+    return run
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), OWN, ids=IDS)
@@ -68,6 +85,15 @@ def test_every_query_of_a_panel_has_an_answer(dashboard: Dashboard, panel: Panel
         assert answer, query.expr
         values = [float(sample["value"][1]) for sample in answer]
         assert not [value for value in values if math.isnan(value) or math.isinf(value)], query.expr
+
+
+def test_pictures_have_something_to_draw_in_every_panel(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    assert collect(server.url, Span(server.end - 600, server.end), file) == 0
+    data = json.loads(file.read_text())
+    assert data["dashboards"].keys() == {dashboard.uid for dashboard in DASHBOARDS}
+    graphs = [result["result"] for result in data["dashboards"]["patio-fleet"]["results"]]
+    assert max(len(series.get("values", ())) for result in graphs for series in result) == 600 / data["step"] + 1
 
 
 def test_alerts_and_panels_of_other_exporters_can_be_evaluated(ask: Ask) -> None:

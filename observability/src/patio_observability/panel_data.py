@@ -86,6 +86,11 @@ class Order:
         return "query_range", {"query": self.expr, **times}
 
 
+def last(seconds: float, now: float) -> Span:
+    """Return the span that ends now."""
+    return Span(now - seconds, now)
+
+
 def panels_of(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the panels of a dashboard's Grafana JSON that are seen at first: those of closed rows are not."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
@@ -147,15 +152,13 @@ def collected(dashboard: Dashboard, span: Span, ask: Ask) -> dict[str, Any]:
     }
 
 
-def collect(url: str, seconds: float, file: Path) -> int:
-    """Ask the Prometheus at a URL for the last seconds, write the answers to a file, and return how many are empty.
+def collect(url: str, span: Span, file: Path) -> int:
+    """Ask the Prometheus at a URL for what was in a span, write the answers to a file, and return how many are empty.
 
     Raises:
         AnswerError: it cannot be asked, or rejects a query.
 
     """
-    end = time.time()
-    span = Span(end - seconds, end)
     with httpx.Client(base_url=f"{url.rstrip('/')}/api/v1/", timeout=SECONDS) as http:
 
         def ask(path: str, parameters: Mapping[str, str]) -> Any:
@@ -201,7 +204,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, help="where the answers are written")
     options = parser.parse_args(argv)
     try:
-        empty = collect(options.url, options.minutes * 60, options.file)
+        empty = collect(options.url, last(options.minutes * 60, time.time()), options.file)
     except AnswerError as error:
         print(error, file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ import os
 import random
 import struct
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,8 @@ async def _observe(folder: Path, store: S3Server, seconds: float, file: Path) ->
             await asyncio.gather(*tasks, return_exceptions=True)
             for task in done:
                 task.result()
-            await asyncio.to_thread(panel_data.collect, url, seconds, file)
+            span = panel_data.last(seconds, time.time())
+            await asyncio.to_thread(panel_data.collect, url, span, file)
 
 
 @contextlib.asynccontextmanager
