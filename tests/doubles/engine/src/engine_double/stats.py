@@ -58,14 +58,14 @@ class Stats:
         now: float,
         reason: str,
     ) -> None:
-        """Book one request that ended: it came, got its place in the batch, its first token, and its last one."""
+        """Book one request that ended: it came, got its place in the batch, its first token, and its last."""
         self.finished[reason] += 1
         observed: Mapping[str, float] = {
             "e2e_request_latency": now - started,
-            "time_to_first_token": first_token - started,
             "queue_time": placed - started,
             "prefill_time": first_token - placed,
             "decode_time": now - first_token,
+            "time_to_first_token": first_token - started,
             "request_time_per_output_token": (now - first_token) / max(1, tokens - 1),
             "prompt_tokens": prompt_tokens,
             "generation_tokens": tokens,
