@@ -115,6 +115,21 @@ texts: setup ## Write tests/scripts/user_texts.txt: every text that a user can m
 dashboards: setup ## Write dashboards, alerts and runbooks: the chart's, those for Perses, and the pages about alerts.
 	$(RUN) python -m patio_observability .
 
+MINUTES ?= 8
+PROMETHEUS ?=
+PICTURES := observability/pictures
+
+.PHONY: pictures
+pictures: setup ## Draw the dashboards for the documentation, with Node.js and Chromium. PROMETHEUS=http://..., INSTALL=1.
+	@test -z "$(INSTALL)" || apt-get install --yes --no-install-recommends chromium
+	npm --prefix $(PICTURES) ci
+ifeq ($(PROMETHEUS),)
+	$(RUN) python -m patio_testing.observed_fleet --minutes $(MINUTES) $(PICTURES)/data.json
+else
+	$(RUN) python -m patio_observability.panel_data --minutes $(MINUTES) $(PROMETHEUS) $(PICTURES)/data.json
+endif
+	node $(PICTURES)/draw.mjs $(PICTURES)/data.json docs/pictures
+
 .PHONY: docs
 docs: setup ## Build the site of the documentation into site/.
 	$(RUN) zensical build --strict --clean
@@ -143,5 +158,5 @@ format: setup ## Format the code and sort its imports.
 
 .PHONY: clean
 clean: ## Remove what was made inside the tree. The caches outside it stay.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site .cache
+	rm -rf $(PICTURES)/node_modules $(PICTURES)/data.json .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ import pytest
 
 from patio_observability import grafana, perses
 from patio_observability.alerts import ALERTS
-from patio_observability.dashboards import DASHBOARDS
+from patio_observability.dashboards import ADAPTERS, DASHBOARDS, adapters
 from patio_observability.dashboards.parts import TPOT_BOUNDS, TTFT_BOUNDS
 from patio_observability.layout import COLUMNS, place
 from patio_observability.model import Dashboard, Kind, Panel
@@ -23,6 +23,10 @@ PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.
 IDS = [f"{dashboard.uid}-{panel.title}".replace(" ", "_") for dashboard, panel in PANELS]
 every_panel = pytest.mark.parametrize(("dashboard", "panel"), PANELS, ids=IDS)
 every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
+LARGEST_PICTURE = 400_000
+"""Bytes of a picture in the documentation."""
+NARROW = 1280
+"""Pixels of a narrow screen."""
 LARGEST = 150_000
 """Bytes of a dashboard. Four of them and the rest of the chart must fit into the Secret of a Helm release (1 MiB)."""
 
@@ -42,6 +46,13 @@ def test_queries_are_sound(dashboard: Dashboard, panel: Panel) -> None:
             promql_lint.unguarded_divisions,
         ):
             assert list(rule(query.expr)) == [], (rule.__name__, query.expr)
+
+
+@every_panel
+def test_quantiles_without_observations_have_no_series(dashboard: Dashboard, panel: Panel) -> None:
+    for query in panel.queries:
+        assert query.expr.startswith("histogram_quantile(") == query.expr.endswith(") >= 0"), query.expr
+        assert query.expr.count("histogram_quantile(") <= 1, query.expr
 
 
 @every_panel
@@ -208,3 +219,32 @@ def test_bounds_to_choose_are_buckets_of_both_engines(family: str, bounds: tuple
         text = (recordings / file).read_text()
         found = {float(le) for le in re.findall(rf'^{name}\{{[^}}]*le="([^"]+)"', text, re.M)}
         assert {float(bound) for bound in bounds} <= found, file
+
+
+@every_dashboard
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_documentation_shows_a_picture_of_each_dashboard(dashboard: Dashboard, theme: str) -> None:
+    picture = ROOT / "docs/pictures" / f"{dashboard.uid}-{theme}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < LARGEST_PICTURE
+    page = (ROOT / "docs/tasks/dashboards.md").read_text()
+    alternative = r"!\[[^\]]{40,}\]" if theme == "light" else r"\[dark\]"
+    assert re.search(rf"{alternative}\(\.\./pictures/{picture.name}\)", page)
+
+
+@every_dashboard
+def test_tables_are_sorted_and_leave_room_for_all_columns(dashboard: Dashboard) -> None:
+    tables = [panel for panel in json.loads(grafana.write(dashboard))["panels"] if panel["type"] == "table"]
+    for table in tables:
+        assert [field["displayName"] for field in table["options"]["sortBy"]]
+        assert table["fieldConfig"]["defaults"]["custom"]["minWidth"] == grafana.COLUMN
+        (organize,) = [one for one in table["transformations"] if one["id"] == "organize"]
+        assert grafana.COLUMN * len(organize["options"]["renameByName"]) <= NARROW
+
+
+def test_series_of_a_state_have_its_colour() -> None:
+    (panel,) = [panel for panel in ADAPTERS.panels if panel.title == "States over time"]
+    written = [one for one in json.loads(grafana.write(ADAPTERS))["panels"] if one["title"] == panel.title]
+    colors = {rule["matcher"]["options"]: rule["properties"] for rule in written[0]["fieldConfig"]["overrides"]}
+    assert colors["Failed"] == [{"id": "color", "value": {"mode": "fixed", "fixedColor": "red"}}]
+    assert colors.keys() == {state.text for state in adapters.STATES}

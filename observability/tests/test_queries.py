@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ import fleet_history
 import metrics_reference
 import pytest
 
-from e2e_cluster.unpacked import PROMETHEUS, PROMTOOL, ensure_unpacked
+from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
 from patio_observability.dashboards import DASHBOARDS
 from patio_observability.model import Dashboard, Panel
+from patio_observability.panel_data import Span, collect
 from patio_observability.queries import all_queries, substituted, values_of
+from patio_testing.prometheus_server import prometheus
 
 pytestmark = pytest.mark.api  # Prometheus is one of the tools
 
-DEADLINE = 60.0
 PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.panels]
 OF_OTHERS = metrics_reference.EXTERNAL.keys() - {"ALERTS"}
 OWN = [(dashboard, panel) for dashboard, panel in PANELS if not OF_OTHERS & set(panel.metrics)]
@@ -34,9 +35,17 @@ IDS = [f"{dashboard.uid}-{panel.title}".replace(" ", "_") for dashboard, panel i
 Ask = Callable[[str], list[dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A Prometheus with an hour of a small fleet."""
+
+    url: str
+    end: int
+    """Unix time of the last samples."""
+
+
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Return a function that asks a Prometheus with an hour of a small fleet."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("prometheus")
     end = int(time.time()) // fleet_history.STEP * fleet_history.STEP
     text = folder / "history.txt"
@@ -49,51 +58,24 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    (folder / "prometheus.yaml").write_text("{}\n")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                ensure_unpacked(PROMETHEUS),
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/-/ready", process, log)
-
-        def run(expr: str) -> list[dict[str, Any]]:
-            query = urllib.parse.urlencode({"query": expr, "time": end})
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=30) as answer:
-                    found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-            except urllib.error.HTTPError as error:
-                pytest.fail(f"{expr}\n{error.read().decode()}")
-            return found
-
-        yield run
-    finally:
-        process.kill()
-        process.wait()
+    with prometheus(folder, {}) as url:
+        yield Server(url, end)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + DEADLINE
-    while True:
+@pytest.fixture(scope="module")
+def ask(server: Server) -> Ask:
+    """Return a function that asks a Prometheus with an hour of a small fleet."""
+
+    def run(expr: str) -> list[dict[str, Any]]:
+        query = urllib.parse.urlencode({"query": expr, "time": server.end})
         try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.05)
-        else:
-            return
+            with urllib.request.urlopen(f"{server.url}/api/v1/query?{query}", timeout=30) as answer:
+                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{expr}\n{error.read().decode()}")
+        return found
+
+    return run
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), OWN, ids=IDS)
@@ -103,6 +85,15 @@ def test_every_query_of_a_panel_has_an_answer(dashboard: Dashboard, panel: Panel
         assert answer, query.expr
         values = [float(sample["value"][1]) for sample in answer]
         assert not [value for value in values if math.isnan(value) or math.isinf(value)], query.expr
+
+
+def test_pictures_have_something_to_draw_in_every_panel(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    assert collect(server.url, Span(server.end - 600, server.end), file) == 0
+    data = json.loads(file.read_text())
+    assert data["dashboards"].keys() == {dashboard.uid for dashboard in DASHBOARDS}
+    graphs = [result["result"] for result in data["dashboards"]["patio-fleet"]["results"]]
+    assert max(len(series.get("values", ())) for result in graphs for series in result) == 600 / data["step"] + 1
 
 
 def test_alerts_and_panels_of_other_exporters_can_be_evaluated(ask: Ask) -> None:
@@ -134,7 +125,7 @@ def test_panels_of_one_namespace_leave_the_other_out(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("uid", "title", "expected"),
     [
-        ("patio-fleet", "Pods with a sidecar", 2),
+        ("patio-fleet", "Pods", 2),
         ("patio-fleet", "Engines up", 2),
         ("patio-fleet", "Engines not up", 0),
         # Two adapters in each of six states on two pods; those that are unloaded are not desired.

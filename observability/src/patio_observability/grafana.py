@@ -30,6 +30,9 @@ BUILDERS: dict[Kind, Any] = {
     Kind.STATE_TIMELINE: statetimeline.Panel,
     Kind.HEATMAP: heatmap.Panel,
 }
+NO_CELL = "-"
+COLUMN = 75
+"""Least pixels of a table's column: by Grafana's default of 150, half of a table would be out of sight."""
 ALL = ".*"
 """What "all" asks: it also matches series without the label, such as `cluster` where there is one cluster only."""
 
@@ -155,8 +158,10 @@ def _letter(index: int) -> str:
 
 
 def _mappings(panel: Panel) -> list[dashboard.ValueMapping]:
+    # A cell without a value says nothing of the whole table.
+    text = NO_CELL if panel.kind is Kind.TABLE else panel.empty
     nothing = dashboard.DashboardSpecialValueMapOptions(
-        match=dashboard.SpecialValueMatch.NULL_AND_NAN, result=dashboard.ValueMappingResult(text=panel.empty)
+        match=dashboard.SpecialValueMatch.NULL_AND_NAN, result=dashboard.ValueMappingResult(text=text)
     )
     return [*_states(panel.states), dashboard.SpecialValueMap(options=nothing)]
 
@@ -214,6 +219,9 @@ def _time_series(made: Any, panel: Panel) -> Any:
         made = made.draw_style(common.GraphDrawStyle.BARS)
     if panel.stacked or panel.bars:
         made = made.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
+    for name, color in panel.colors:
+        fixed = {"mode": "fixed", "fixedColor": color}
+        made = made.override_by_name(name, [dashboard.DynamicConfigValue(id_val="color", value=fixed)])
     return made
 
 
@@ -253,10 +261,13 @@ def _table(made: Any, panel: Panel) -> Any:
         )
     )
     for key in panel.keys:
+        looks = []
         if key.opens:
-            made = made.override_by_name(
-                key.title, [dashboard.DynamicConfigValue(id_val="links", value=[_cell_link(key, panel)])]
-            )
+            looks.append(dashboard.DynamicConfigValue(id_val="links", value=[_cell_link(key, panel)]))
+        if key.width:
+            looks.append(dashboard.DynamicConfigValue(id_val="custom.width", value=key.width))
+        if looks:
+            made = made.override_by_name(key.title, looks)
     for query in panel.queries:
         if query.states:
             shown = [
@@ -268,7 +279,8 @@ def _table(made: Any, panel: Panel) -> Any:
             made = made.override_by_name(
                 query.legend, [dashboard.DynamicConfigValue(id_val="unit", value=str(query.unit))]
             )
-    return made.cell_height(common.TableCellHeight.SM)
+    order_by = [common_builders.TableSortByFieldState().display_name(key.title) for key in panel.keys[:2]]
+    return made.cell_height(common.TableCellHeight.SM).min_width(COLUMN).sort_by(order_by)
 
 
 def _cell_link(key: Key, panel: Panel) -> dict[str, str]:

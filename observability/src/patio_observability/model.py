@@ -34,8 +34,8 @@ class Unit(StrEnum):
     BYTES_PER_SECOND = "Bps"
     REQUESTS_PER_SECOND = "reqps"
     OPERATIONS_PER_SECOND = "ops"
-    TOKENS = "suffix: tok"
-    TOKENS_PER_SECOND = "suffix: tok/s"
+    TOKENS = "si:tok"
+    TOKENS_PER_SECOND = "si:tok/s"
     CORES = "suffix: cores"
     WATTS = "watt"
     PERCENT = "percent"
@@ -73,6 +73,8 @@ class Key:
     """UID of the dashboard that a click on the cell opens, with the label's value as its variable."""
     carries: tuple[str, ...] = ()
     """Other labels of the row that the click takes along."""
+    width: int = 0
+    """Pixels of a column whose values need more than an equal share; 0: that share."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Panel:
     """Upper end of the axis."""
     repeat: str = ""
     """Variable, for each value of which the panel is drawn once."""
+    colors: tuple[tuple[str, str], ...] = ()
+    """Names of series, and their colours where those mean something."""
     opens_pod: bool = False
     """A click on a series opens the dashboard of its pod."""
 
@@ -206,6 +210,7 @@ def graph(
     stacked: bool = False,
     bars: bool = False,
     greatest: float | None = None,
+    colors: tuple[tuple[str, str], ...] = (),
     opens_pod: bool = False,
 ) -> Panel:
     """Return a panel with lines over time."""
@@ -220,5 +225,6 @@ def graph(
         stacked=stacked,
         bars=bars,
         greatest=greatest,
+        colors=colors,
         opens_pod=opens_pod,
     )

@@ -109,10 +109,14 @@ def quantile(which: float, histogram: str, *labels: str) -> str:
     return own_quantile(which, histogram, *dict.fromkeys((*labels, "inference_engine")))
 
 
-def own_quantile(which: float, histogram: str, *labels: str) -> str:
-    """Return a quantile of a histogram of sidecars or of the operator, which have the same buckets everywhere."""
+def own_quantile(which: float, histogram: str, *labels: str, window: str = WINDOW) -> str:
+    """Return a quantile of a histogram of sidecars or of the operator, which have the same buckets everywhere.
+
+    Without observations it has no series: the comparison drops the NaN that it would be.
+    """
     name, brace, selector = histogram.partition("{")
-    return f"histogram_quantile({which}, {total(rate(f'{name}_bucket{brace}{selector}'), *labels, 'le')})"
+    grown = total(rate(f"{name}_bucket{brace}{selector}", window), *labels, "le")
+    return f"histogram_quantile({which}, {grown}) >= 0"
 
 
 def mean(histogram: str, *labels: str) -> str:

@@ -23,6 +23,8 @@ from patio_observability.model import Dashboard, Key, Kind, Panel, Query, Row, S
 from patio_observability.promql import count, fullest, increase, or_zero, own, own_quantile, rate, ratio, total
 
 CHOSEN = 'adapter=~"$adapter"'
+RARE = "15m"
+"""Window of what happens so rarely that most shorter ones are empty."""
 NAME = ("cluster", "namespace", "adapter")
 
 STATES = (
@@ -38,6 +40,11 @@ STATES = (
 
 def _in(state: str) -> str:
     return f"""{own("lora_adapter_state", CHOSEN, f'state="{state}"')} == 1"""
+
+
+def _pods_in(state: str) -> str:
+    """Return on how many pods each adapter is in a state. None of them is 0, which a table must say."""
+    return f"{count(_in(state), *NAME)} or 0 * {count(own('lora_adapter_state', CHOSEN), *NAME)}"
 
 
 _STATE = " or ".join(
@@ -62,7 +69,7 @@ NOW = Row(
             Unit.COUNT,
         ),
         stat(
-            "Loaded of desired",
+            "Loaded share",
             "Share of desired adapters, counted on each pod, that the engine has loaded.",
             "Below 100 % for long: see the table for the adapter.",
             ratio(count(_in("Loaded")), count(own("lora_adapter_state", CHOSEN, 'state!="Unloading"'))),
@@ -144,16 +151,13 @@ MATRIX = Row(
             "Start with adapters that are loaded nowhere. Runbook: PatioAdapterNowhere.",
             (
                 Query(count(own("lora_adapter_state", CHOSEN, 'state!="Unloading"'), *NAME), "Pods"),
-                Query(count(_in("Loaded"), *NAME), "Loaded"),
-                Query(count(_in("Failed"), *NAME), "Failed"),
-                Query(count(_in("Pending"), *NAME), "Pending"),
-                Query(count(_in("Downloading"), *NAME), "Downloading"),
+                *(Query(_pods_in(state), state) for state in ("Loaded", "Failed", "Pending", "Downloading")),
             ),
             Unit.COUNT,
             Kind.TABLE,
             width=12,
             empty="No adapters",
-            keys=(NAMESPACE_KEY, Key("adapter", "Adapter", opens="patio-adapters", carries=("namespace",))),
+            keys=(NAMESPACE_KEY, Key("adapter", "Adapter", opens="patio-adapters", carries=("namespace",), width=140)),
         ),
         graph(
             "States over time",
@@ -164,6 +168,7 @@ MATRIX = Row(
             width=12,
             empty="No adapters",
             stacked=True,
+            colors=tuple((state.text, state.color) for state in STATES),
         ),
         graph(
             "Revisions",
@@ -219,12 +224,13 @@ OPERATIONS = Row(
         ),
         graph(
             "Duration",
-            "Seconds of a load, reload, restore or unload: median and p95, with the check of the engine's list.",
+            "Seconds of a load, reload, restore or unload in 15 minutes: median and p95, with the check of the "
+            "engine's list.",
             "Slow loads come from slow storage, or from an engine that loads between two steps of a large batch.",
             Unit.SECONDS,
             *(
                 Query(
-                    own_quantile(which, own("lora_operation_duration_seconds"), "operation"),
+                    own_quantile(which, own("lora_operation_duration_seconds"), "operation", window=RARE),
                     f"{{{{operation}}}} p{which * 100:.0f}",
                 )
                 for which in (0.5, 0.95)
@@ -276,10 +282,13 @@ DOWNLOADS = Row(
         ),
         graph(
             "Duration, p95",
-            "Seconds of a download from the order to its end, pauses included, by source and outcome.",
+            "Seconds of a download in 15 minutes, from the order to its end, pauses included, by source and outcome.",
             "Compare with the bytes a second: if those are low, the source or the network is slow.",
             Unit.SECONDS,
-            Query(own_quantile(0.95, own("download_duration_seconds"), "source", "outcome"), "{{source}} {{outcome}}"),
+            Query(
+                own_quantile(0.95, own("download_duration_seconds"), "source", "outcome", window=RARE),
+                "{{source}} {{outcome}}",
+            ),
             empty="None",
         ),
         graph(

@@ -127,7 +127,7 @@ NOW = Row(
             *bad_from(0.01, 0.05),
         ),
         stat(
-            "First token in 10 s",
+            "TTFT in 10 s",
             "Share of requests with their first token within 10 seconds.",
             "Runbook: PatioTimeToFirstTokenSLO.",
             within(engine("time_to_first_token_seconds"), "10"),
@@ -346,12 +346,12 @@ CACHE = Row(
         ),
         graph(
             "Adapter slots",
-            "Adapters in the batch of each pod, and how many fit. vLLM counts adapters of running requests, "
+            "Adapters in the batch of each pod, and how many fit into one. vLLM counts adapters of running requests, "
             "SGLang those in its pool.",
             "All in use: requests for other adapters wait. Raise the engine's limit, or spread adapters over pods.",
             Unit.COUNT,
-            Query(total(of_model("lora_slots_used"), *BY_POD), f"{LEGEND} used"),
-            Query(total(of_model("lora_slots"), *BY_POD), f"{LEGEND} slots"),
+            Query(total(of_model("lora_slots_used"), *BY_POD), LEGEND),
+            Query(fullest(of_model("lora_slots"), "namespace"), "slots in {{namespace}}"),
             empty="No adapters",
         ),
         graph(

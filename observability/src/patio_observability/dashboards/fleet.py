@@ -43,7 +43,7 @@ NOW = Row(
     "Now",
     (
         stat(
-            "Pods with a sidecar",
+            "Pods",
             "Pods whose sidecar Prometheus scrapes.",
             "If pods are missing, look at the targets of Prometheus, then at `kubectl get pods -l patio.dev/injected`.",
             count(own("engine_up")),
@@ -120,7 +120,7 @@ NOW = Row(
             Unit.TOKENS_PER_SECOND,
         ),
         stat(
-            "First token, p95",
+            "TTFT, p95",
             "95 % of requests get their first token within this time, for each engine.",
             "If it grows, look at the queue first: a long queue needs more pods. Runbook: PatioTimeToFirstTokenSLO.",
             quantile(0.95, engine("time_to_first_token_seconds")),
@@ -128,7 +128,7 @@ NOW = Row(
             legend="{{inference_engine}}",
         ),
         stat(
-            "First token in time",
+            "TTFT in time",
             "Share of requests with their first token within the time that the variable chooses.",
             "Below your objective, find the model in the table.",
             within(engine("time_to_first_token_seconds"), "${ttft_slo}"),
@@ -206,7 +206,8 @@ MODELS = Row(
     (
         Panel(
             "Models",
-            "One line for each model and engine, also while no engine of it is up.",
+            "One line for each model and engine, also while no engine of it is up. TTFT is the time to the first "
+            "token, ITL the time between two tokens, and KV cache the fullest one.",
             "A click on a model filters by it. Start with the model that has errors or waiting requests.",
             (
                 Query(count(engine("engine_info"), *MODEL), "Pods"),
@@ -222,18 +223,14 @@ MODELS = Row(
                     total(rate(engine("requests_finished_total")), *MODEL), "Requests", unit=Unit.REQUESTS_PER_SECOND
                 ),
                 Query(total(rate(engine("output_tokens_total")), *MODEL), "Output", unit=Unit.TOKENS_PER_SECOND),
-                Query(
-                    quantile(0.95, engine("time_to_first_token_seconds"), *MODEL), "First token p95", unit=Unit.SECONDS
-                ),
-                Query(
-                    quantile(0.95, engine("inter_token_latency_seconds"), *MODEL), "Next token p95", unit=Unit.SECONDS
-                ),
+                Query(quantile(0.95, engine("time_to_first_token_seconds"), *MODEL), "TTFT p95", unit=Unit.SECONDS),
+                Query(quantile(0.95, engine("inter_token_latency_seconds"), *MODEL), "ITL p95", unit=Unit.SECONDS),
                 Query(
                     ratio(failed_requests(*MODEL), total(rate(engine("requests_finished_total")), *MODEL)),
                     "Failed",
                     unit=Unit.SHARE,
                 ),
-                Query(fullest(engine("kv_cache_usage_ratio"), *MODEL), "Fullest KV cache", unit=Unit.SHARE),
+                Query(fullest(engine("kv_cache_usage_ratio"), *MODEL), "KV cache", unit=Unit.SHARE),
                 Query(total(engine("num_requests_waiting"), *MODEL), "Waiting"),
                 Query(total(rate(engine("preemptions_total")), *MODEL), "Preemptions", unit=Unit.OPERATIONS_PER_SECOND),
             ),
@@ -250,7 +247,7 @@ PODS_ROW = Row(
     (
         Panel(
             "Pods",
-            "One line for each pod with a sidecar.",
+            "One line for each pod with a sidecar. Loaded and Failed count its adapters.",
             "A click on a pod opens its dashboard. Start with pods that are not up or have failed adapters.",
             (
                 Query(fullest(own("engine_up"), *POD), "Engine is", states=UP),
@@ -260,11 +257,14 @@ PODS_ROW = Row(
                 Query(fullest(engine("kv_cache_usage_ratio"), *POD, "model_name"), "KV cache", unit=Unit.SHARE),
                 Query(
                     quantile(0.95, engine("time_to_first_token_seconds"), *POD, "model_name"),
-                    "First token p95",
+                    "TTFT p95",
                     unit=Unit.SECONDS,
                 ),
-                Query(count(in_state("Loaded"), *POD), "Adapters loaded"),
-                Query(count(in_state("Failed"), *POD), "Adapters failed"),
+                *(
+                    # A pod whose adapters are all in another state has 0 of them.
+                    Query(f"{count(in_state(state), *POD)} or 0 * {count(own('lora_adapter_state'), *POD)}", state)
+                    for state in ("Loaded", "Failed")
+                ),
                 Query(grouped("min", own("topology_registered"), *POD), "Router", states=LISTED),
                 Query(
                     count(
@@ -286,12 +286,12 @@ PODS_ROW = Row(
             keys=(
                 NAMESPACE_KEY,
                 POD_KEY,
-                Key("model_name", "Model"),
+                Key("model_name", "Model", width=150),
                 Key("rbg_workloads_x_k8s_io_group_name", "Group"),
                 Key("rbg_workloads_x_k8s_io_role_name", "Role"),
                 Key("version", "Sidecar"),
                 Key("inference_engine", "Engine"),
-                Key("inference_engine_version", "Engine version"),
+                Key("inference_engine_version", "Version"),
             ),
         ),
         Panel(

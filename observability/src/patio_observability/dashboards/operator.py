@@ -86,7 +86,7 @@ NOW = Row(
             Step(0.5, RED),
         ),
         stat(
-            "Admissions over 1 s",
+            "Slow admissions",
             "Share of admissions that took longer than a second.",
             "Runbook: PatioAdmissionsSlow.",
             "1 - "
@@ -356,6 +356,7 @@ RECONCILERS = Row(
             Unit.OPERATIONS_PER_SECOND,
             Query(total(rate(operator("reconciles_total")), "kind", "outcome"), "{{kind}} {{outcome}}"),
             empty="None",
+            width=10,
         ),
         graph(
             "Failed passes",
@@ -370,7 +371,7 @@ RECONCILERS = Row(
                 "{{kind}}",
             ),
             empty="None",
-            greatest=1,
+            width=7,
         ),
         graph(
             "Duration of a pass, p99",
@@ -379,6 +380,7 @@ RECONCILERS = Row(
             Unit.SECONDS,
             Query(own_quantile(0.99, operator("reconcile_duration_seconds"), "kind"), "{{kind}}"),
             empty="None",
+            width=7,
         ),
         graph(
             "Keys in the queue",
@@ -598,13 +600,11 @@ SIDECARS = Row(
         ),
         graph(
             "Access control",
-            "Sidecars with access control (1) and without (0).",
+            "Sidecars with access control, and without.",
             "Sidecars without it: set access.enforced=true, and recreate these pods.",
             Unit.COUNT,
-            Query(
-                f"""count_values by (namespace) ("enforced", {_sidecars("access_control_enforced")})""",
-                "{{namespace}} {{enforced}}",
-            ),
+            Query(total(_sidecars("access_control_enforced"), "namespace"), "{{namespace}} with"),
+            Query(total(f"1 - {_sidecars('access_control_enforced')}", "namespace"), "{{namespace}} without"),
             width=12,
             empty="None",
             stacked=True,

@@ -49,9 +49,9 @@ AWAKE = (State(0, "Asleep", YELLOW), State(1, "Awake", GREEN))
 DRAINING = (State(0, "In service", GREEN), State(1, "Drained", ORANGE))
 LISTED = (State(0, "Not listed", RED), State(1, "Listed", GREEN))
 
-NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet")
-POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",))
-MODEL_KEY = Key("model_name", "Model", opens="patio-fleet", carries=("namespace",))
+NAMESPACE_KEY = Key("namespace", "Namespace", opens="patio-fleet", width=120)
+POD_KEY = Key("pod", "Pod", opens="patio-engine", carries=("namespace",), width=180)
+MODEL_KEY = Key("model_name", "Model", opens="patio-fleet", carries=("namespace",), width=150)
 
 
 def bad_from(warning: float, critical: float | None = None) -> tuple[Step, ...]:
