@@ -15,6 +15,7 @@ from patio_operator.telemetry.health import Rejection, health_application, metri
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.telemetry.object_gauges import ObjectState
 from patio_operator.webhooks import server
+from patio_testing.deadline import DEADLINE
 from patio_testing.operator.waiting import until
 
 
@@ -69,8 +70,11 @@ async def test_caller_that_is_let_in_gets_the_page() -> None:
     assert "patio_operator_leader 0.0" in found[0][1]
 
 
-async def test_caller_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "SEND_SECONDS", 0.1)
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_caller_that_does_not_read_is_cut_off_in_silence(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "SEND_SECONDS", DEADLINE if leaves else 0.1)
     metrics = Metrics()
     metrics.leads(True)
     for number in range(1000):
@@ -86,5 +90,8 @@ async def test_caller_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPa
         await loop.sock_connect(caller, ("127.0.0.1", port))
         await loop.sock_sendall(caller, b"GET /metrics HTTP/1.1\r\nHost: operator\r\n\r\n")
         assert await loop.sock_recv(caller, 1) == b"H"
+        if leaves:
+            caller.close()
         await until("the connection is closed", lambda: not listening.connections)
     await runner.cleanup()
+    assert caplog.text == ""

@@ -84,7 +84,7 @@ async def _send(request: web.Request, pages: Pages) -> web.StreamResponse:
                 for start in range(0, len(text), SLICE):
                     await response.write(text[start : start + SLICE])
                 await response.write_eof()
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):  # it reads too slowly, or has left
             if request.transport is not None:
                 request.transport.abort()
         return response
