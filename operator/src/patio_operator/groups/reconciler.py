@@ -237,6 +237,8 @@ class GroupReconciler:
             await self._delete(ref)
         for happened in plan.events[:EVENTS_IN_A_PASS]:
             await events.record(self._client, body, happened.type, happened.reason, happened.message)
+        if plan.status is None:
+            self.on_status(namespace, body["metadata"]["name"], None)
         wrote = plan.status is not None and await self._write_status(body, plan.status)
         requeue_after = (
             [PASS_SECONDS] if wrote or more else []
