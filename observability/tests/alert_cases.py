@@ -141,6 +141,12 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "PatioServerErrors": (
         Case("2 in 100", "20m", _responses("0+2x30", "0+98x30"), (OF_MODEL,)),
         Case("2 in 1000", "20m", _responses("0+2x30", "0+998x30")),
+        Case(
+            "a pod that is scraped twice",
+            "20m",
+            {**_responses("0+2x30", "0+98x30"), _model("engine_info", job="another"): "1x30"},
+            (OF_MODEL,),
+        ),
         Case("no traffic", "20m", _responses("2x30", "98x30")),
         Case("clients' errors only", "20m", _responses("0x30", "0+50x30", "0+50x30")),
         Case("a single request that fails", "20m", _responses("0x10 1x20", "0x30")),
