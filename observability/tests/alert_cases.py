@@ -491,6 +491,19 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         ),
         Case("nothing is due", "30m", {_operator("queue_oldest_seconds", kind="LoraAdapter"): "0x40"}),
     ),
+    "PatioWatchLost": (
+        Case(
+            "one of two replicas has no watch of pods",
+            "20m",
+            {
+                _operator("watch_synced", resource="pods"): "1x5 0x20",
+                _operator("watch_synced", resource="pods", pod="o2"): "1x30",
+                _operator("watch_synced", resource="services"): "1x30",
+            },
+            ({**IN_OPERATOR, "resource": "pods"},),
+        ),
+        Case("it comes back", "20m", {_operator("watch_synced", resource="pods"): "1x5 0x5 1x2 0x5 1x9"}),
+    ),
     "PatioAdapterNotReady": (
         Case(
             "its reason changes",
