@@ -141,6 +141,12 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "PatioServerErrors": (
         Case("2 in 100", "20m", _responses("0+2x30", "0+98x30"), (OF_MODEL,)),
         Case("2 in 1000", "20m", _responses("0+2x30", "0+998x30")),
+        Case(
+            "a pod that is scraped twice",
+            "20m",
+            {**_responses("0+2x30", "0+98x30"), _model("engine_info", job="another"): "1x30"},
+            (OF_MODEL,),
+        ),
         Case("no traffic", "20m", _responses("2x30", "98x30")),
         Case("clients' errors only", "20m", _responses("0x30", "0+50x30", "0+50x30")),
         Case("a single request that fails", "20m", _responses("0x10 1x20", "0x30")),
@@ -484,6 +490,19 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             "it succeeds now and then", "30m", {_operator("queue_oldest_seconds", kind="LoraAdapter"): "0+60x10 0+60x9"}
         ),
         Case("nothing is due", "30m", {_operator("queue_oldest_seconds", kind="LoraAdapter"): "0x40"}),
+    ),
+    "PatioWatchLost": (
+        Case(
+            "one of two replicas has no watch of pods",
+            "20m",
+            {
+                _operator("watch_synced", resource="pods"): "1x5 0x20",
+                _operator("watch_synced", resource="pods", pod="o2"): "1x30",
+                _operator("watch_synced", resource="services"): "1x30",
+            },
+            ({**IN_OPERATOR, "resource": "pods"},),
+        ),
+        Case("it comes back", "20m", {_operator("watch_synced", resource="pods"): "1x5 0x5 1x2 0x5 1x9"}),
     ),
     "PatioAdapterNotReady": (
         Case(

@@ -36,7 +36,19 @@ def test_release_and_candidate_are_versions(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1.0", "v1.0.0", "01.0.0", "1.0.0-beta", "1.0.0-rc.0", "1.0.0+x", "1.0.0\n", "1" * 70]
+    "text",
+    [
+        "",
+        "1.0",
+        "v1.0.0",
+        "01.0.0",
+        "1.0.0-beta",
+        "1.0.0-rc.0",
+        "1.0.0+x",
+        "1.0.0\n",
+        "1\N{ARABIC-INDIC DIGIT TWO}.0.0",
+        "1" * 70,
+    ],
 )
 def test_other_texts_are_no_versions(text: str) -> None:
     with pytest.raises(ReleaseError, match=r"X\.Y\.Z"):

@@ -202,6 +202,8 @@ def test_common_labels_and_annotations_are_everywhere(render: Render) -> None:
             ("operator.podDisruptionBudget.minAvailable=1", "operator.podDisruptionBudget.maxUnavailable=1"),
             "give only one of minAvailable and maxUnavailable",
         ),
+        (("operator.healthPort=9443",), "operator.healthPort, webhook.securePort: give each another port"),
+        (("operator.metrics.secure=true", "operator.metrics.port=8080"), "operator.metrics.port, webhook.securePort"),
     ],
 )
 def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ...], complaint: str) -> None:
@@ -215,7 +217,7 @@ def test_names_of_the_chart_cannot_be_replaced(helm: Helm, values: tuple[str, ..
     [
         *("global", "crds", "operator", "monitoring", "serviceAccount.name", "operator.image.repository"),
         *("operator.livenessProbe", "sidecar.extraArgs", "access.enforced", "webhook.excludedNamespaces"),
-        *("webhook.objectSelector", "networkPolicy.egress", "monitoring.rules.runbookUrl"),
+        *("webhook.objectSelector", "networkPolicy.egress", "monitoring.rules.runbookUrl", "operator.metrics"),
     ],
 )
 def test_value_without_a_default_is_rejected_with_a_message(helm: Helm, path: str) -> None:
@@ -224,6 +226,29 @@ def test_value_without_a_default_is_rejected_with_a_message(helm: Helm, path: st
     assert done.returncode != 0
     assert f"{path} has no value: leave it out for the default" in done.stderr
     assert "--reset-then-reuse-values" in done.stderr
+
+
+def test_missing_section_is_no_error_of_a_template(helm: Helm) -> None:
+    """Of the sections that a chart before this one did not have, `--reuse-values` takes none."""
+
+    def sections(values: Object, path: str = "") -> Iterator[str]:
+        for name, inner in values.items():
+            if isinstance(inner, dict):
+                yield f"{path}{name}"
+                yield from sections(inner, f"{path}{name}.")
+
+    wrong: dict[str, str] = {}
+    for section in sections(yaml.safe_load((CHART / "values.yaml").read_text())):
+        done = helm(
+            "template",
+            "--set=operator.metrics.secure=true,monitoring.serviceMonitor.enabled=true",
+            "--set=monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true",
+            *(f"--set=monitoring.{kind}.renderMode=always" for kind in ("serviceMonitor", "podMonitor", "rules")),
+            f"--set={section}=null",
+        )
+        if done.returncode != 0 and "leave it out for the default" not in done.stderr:
+            wrong[section] = done.stderr
+    assert wrong == {}
 
 
 def test_large_user_of_a_values_file_stays_an_integer(helm: Helm, tmp_path: Path) -> None:

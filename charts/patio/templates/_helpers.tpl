@@ -214,7 +214,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- define "patio.checks" -}}
 {{- /* Sections come before what is in them. `helm upgrade --reuse-values` takes the values of the older chart, which lack what is new. */}}
 {{- $needed := list "global" "crds" "serviceAccount" "serviceAccount.name" "rbac" "operator" "operator.image" "operator.image.repository" }}
-{{- $needed = concat $needed (list "operator.hostNetwork" "operator.readinessProbe" "operator.livenessProbe" "operator.startupProbe") }}
+{{- $needed = concat $needed (list "operator.hostNetwork" "operator.metrics" "operator.metrics.port" "operator.readinessProbe" "operator.livenessProbe" "operator.startupProbe") }}
 {{- $needed = concat $needed (list "groups" "sidecar" "sidecar.image" "sidecar.image.repository" "sidecar.extraArgs" "profile") }}
 {{- $needed = concat $needed (list "access" "access.enforced" "adapters" "adapters.secrets" "webhook" "webhook.excludedNamespaces") }}
 {{- $needed = concat $needed (list "webhook.namespaceSelector" "webhook.objectSelector" "webhook.certificate" "webhook.certManager") }}
@@ -230,6 +230,13 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- if kindIs "invalid" $value }}
 {{- fail (printf "%s has no value: leave it out for the default, and upgrade with --reset-then-reuse-values instead of --reuse-values" $path) }}
 {{- end }}
+{{- end }}
+{{- $ports := dict "webhook.securePort" (int .Values.webhook.securePort) "operator.healthPort" (int .Values.operator.healthPort) }}
+{{- if .Values.operator.metrics.secure }}
+{{- $_ := set $ports "operator.metrics.port" (int .Values.operator.metrics.port) }}
+{{- end }}
+{{- if ne (len (values $ports | uniq)) (len $ports) }}
+{{- fail (printf "%s: give each another port" (keys $ports | sortAlpha | join ", ")) }}
 {{- end }}
 {{- if and .Values.watchNamespaces (eq (include "patio.mode" .) "auto") }}
 {{- fail "watchNamespaces: say in groups.mode who realises RoleBasedGroups (manage, observe or off): upstream's controller is not looked for" }}

@@ -41,7 +41,12 @@ def with_model(series: str) -> str:
     """Return series without a model, of the pods that serve the chosen models, with the model's name. Also while the
     engine is down: the sidecar remembers the name.
     """
-    return f"{series} * on (cluster, namespace, pod) group_left (model_name) {engine('engine_info')}"
+    return f"{series} * on (cluster, namespace, pod) group_left (model_name) {models('model_name')}"
+
+
+def models(*labels: str) -> str:
+    """Return one series for each pod with labels of its model, also where a pod is scraped twice."""
+    return fullest(engine("engine_info"), *POD, *labels)
 
 
 def operator(name: str, *matchers: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,12 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator(api: MemoryApi, *, observing: bool = False) -> AsyncIterator[Operator]:
+async def operator(api: MemoryApi, *, observing: Callable[[], bool] = lambda: False) -> AsyncIterator[Operator]:
     async with serving(api) as address, connected(address) as cluster, connected(address) as watching:
         known = Caches(watching)
         passes: list[Key] = []
         clock = asyncio.get_running_loop().time
-        reconciler = GroupReconciler(cluster, known.groups, known.profiles, lambda: observing, clock)
+        reconciler = GroupReconciler(cluster, known.groups, known.profiles, observing, clock)
 
         async def work(key: Key) -> float | None:
             passes.append(key)
@@ -208,7 +208,7 @@ async def test_group_that_changes_all_the_time_rests_between_passes() -> None:
 async def test_in_observe_mode_a_group_is_not_even_read() -> None:
     api = MemoryApi()
     api.put(GROUPS, group("g"))
-    async with operator(api, observing=True) as running:
+    async with operator(api, observing=lambda: True) as running:
         await running.settled()
         api.put(GROUPS, group("g", role("other")))
         await running.settled()
@@ -248,9 +248,11 @@ async def test_group_of_megabytes_delays_no_other() -> None:
 
 
 async def test_group_that_is_handed_over_is_taken_down() -> None:
+    told: list[ObjectState | None] = []
     api = MemoryApi()
     api.put(GROUPS, group("g", role(), leader_worker()))
     async with operator(api) as running:
+        running.reconciler.on_status = lambda namespace, name, state: told.append(state)
         await running.settled()
         changed = api.objects[f"{GROUPS}/g"]
         changed["metadata"]["annotations"] = {labels.HAND_OVER: "true"}
@@ -262,6 +264,7 @@ async def test_group_that_is_handed_over_is_taken_down() -> None:
         await until("nothing is left", lambda: not left(), left)
         (ready,) = api.objects[f"{GROUPS}/g"]["status"]["conditions"]
         assert ready["reason"] == "HandedOver"
+        await until("it is told as none of Patio's", lambda: told[-1] is None, lambda: told)
 
 
 async def test_group_of_many_pods_is_made_in_several_passes() -> None:
@@ -317,12 +320,25 @@ async def test_status_of_each_group_is_told_until_it_is_gone() -> None:
         await until("it is gone", lambda: told["team", "g"] is None, lambda: told)
 
 
-async def test_groups_of_upstream_are_not_told() -> None:
-    told: list[str] = []
+async def test_groups_of_upstream_are_told_as_none() -> None:
+    told: list[ObjectState | None] = []
     api = MemoryApi()
-    async with operator(api, observing=True) as one:
-        one.reconciler.on_status = lambda namespace, name, state: told.append(name)
+    async with operator(api, observing=lambda: True) as one:
+        one.reconciler.on_status = lambda namespace, name, state: told.append(state)
         api.put(GROUPS, group("g", role()))
         await until("a pass", lambda: one.passes)
         await one.settled()
-        assert told == []
+        assert {*told} == {None}
+
+
+async def test_group_that_becomes_upstreams_is_told_as_gone() -> None:
+    told: list[ObjectState | None] = []
+    observing = False
+    api = MemoryApi()
+    async with operator(api, observing=lambda: observing) as one:
+        one.reconciler.on_status = lambda namespace, name, state: told.append(state)
+        api.put(GROUPS, group("g", role()))
+        await until("its status", lambda: told and told[-1])
+        observing = True
+        one.groups.add_all()
+        await until("it is gone", lambda: told[-1] is None, lambda: told)

@@ -156,3 +156,13 @@ async def test_polls_are_told_with_their_status(monkeypatch: pytest.MonkeyPatch)
         await until("no answer", lambda: ("list", 0) in calls, lambda: calls)
         await fleet.start(pod.ip or "")
         await until("the first answer", lambda: ("list", 200) in calls, lambda: calls)
+
+
+async def test_long_poll_of_a_pod_that_is_gone_is_no_lost_call() -> None:
+    async with following(1) as (fleet, watch, _, _):
+        calls: list[tuple[str, int]] = []
+        watch.on_call = lambda call, status, seconds: calls.append((call, status))
+        (sidecar,) = fleet.sidecars.values()
+        sidecar.load(load_request(lora_adapter()))
+        await until("a long-poll", lambda: calls)
+    assert [status for _, status in calls if status == 0] == []

@@ -111,6 +111,16 @@ def test_reasons_are_bounded_whatever_a_status_says(monkeypatch: pytest.MonkeyPa
     assert {status for status, _ in counted} <= {"True", "False", "Unknown"}
 
 
+def test_reason_that_changes_at_each_scrape_makes_few_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_gauges, "MOST_REASONS", 4)
+    gauges = ObjectGauges(LORA_ADAPTER)
+    reasons: set[str] = set()
+    for letter in "ABCDEFGH":
+        gauges.put("team", "a", ObjectState("False", f"Reason{letter}", (0, 0, 0, 0)))
+        reasons |= {labels[-1] for name, labels in samples(gauges) if name == "loraadapter_ready"}
+    assert reasons == {"ReasonA", "ReasonB", "Other"}
+
+
 def test_deleted_names_are_not_kept_where_nothing_scrapes() -> None:
     gauges = ObjectGauges(LORA_ADAPTER)
     for number in range(1000):

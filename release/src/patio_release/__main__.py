@@ -60,7 +60,8 @@ def _check(arguments: argparse.Namespace) -> int:
     version = read_source(ROOT)
     wrong = disagreements(read_all(ROOT), version)
     for each in wrong:
-        print(f"{each}, and pyproject.toml has {version.text}: make version VERSION={version.text}", file=sys.stderr)
+        # Not `make version`: it would take the changelog's fragments too.
+        print(f"{each}, and pyproject.toml has {version.text}: correct it, or generate it again", file=sys.stderr)
     return 1 if wrong else 0
 
 

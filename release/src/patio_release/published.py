@@ -35,7 +35,7 @@ CHART = "charts/patio"
 WHEELS = ("patio-protocol",)
 """Packages that others import: the wire contract with its client. Sidecar and operator are programs: images only."""
 
-_REFERENCE = re.compile(r"[a-z0-9][a-z0-9.-]*(?::\d{1,5})?(?:/[a-z0-9][a-z0-9._-]*)+")
+_REFERENCE = re.compile(r"[a-z0-9][a-z0-9.-]*(?::\d{1,5})?(?:/[a-z0-9][a-z0-9._-]*)+", re.ASCII)
 
 
 def registry(text: str) -> str:

@@ -101,6 +101,11 @@ def pin_base(root: Path, report: Report) -> str:
     return f"{name}@{digest}"
 
 
+def read_fragments(root: Path) -> tuple[str, ...]:
+    """Return the names of the changelog's fragments that no release has taken yet."""
+    return tuple(sorted(path.name for path in (root / "changelog.d").glob("*.md") if path.name != "README.md"))
+
+
 def read_tree(root: Path, base: str) -> Tree:
     """Return what Git and the files say of the commit that is checked out."""
     environ = dict(os.environ)
@@ -111,7 +116,7 @@ def read_tree(root: Path, base: str) -> Tree:
         disagreements=tuple(disagreements(read_all(root), version)),
         tags=tuple(call(["git", "tag", "--points-at", "HEAD"], environ, folder=root).split()),
         is_clean=not call(["git", "status", "--porcelain"], environ, folder=root).strip(),
-        fragments=tuple(sorted(path.name for path in (root / "changelog.d").glob("*.md") if path.name != "README.md")),
+        fragments=read_fragments(root),
         has_section=changelog.section(text, version) is not None,
         base=base,
     )
@@ -139,6 +144,19 @@ def release(request: Request, report: Report) -> Mapping[str, str]:
     return _references(work)
 
 
+def empty(output: Path, root: Path) -> None:
+    """Make the folder of the release's files, without what an earlier release left there.
+
+    Raises:
+        ReleaseError: the repository is in it.
+
+    """
+    if root.is_relative_to(output):
+        raise ReleaseError(f"--output {output}: give a folder that the repository is not in, since it is emptied")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+
+
 def _begin(request: Request, tree: Tree, tools: Binaries, report: Report) -> Work:
     commit, created = call(["git", "log", "-1", "--format=%H %ct"], os.environ, folder=request.root).split()
     environ = environment(int(created))
@@ -147,8 +165,7 @@ def _begin(request: Request, tree: Tree, tools: Binaries, report: Report) -> Wor
     builder = registry.digest(request.base, published.own_platform(platform.machine()))
     if base is None or builder is None:
         raise ReleaseError(f"there is no base image {request.base}")
-    shutil.rmtree(request.output, ignore_errors=True)
-    request.output.mkdir(parents=True)
+    empty(request.output, request.root)
     metadata = yaml.safe_load((request.root / published.CHART / chart.METADATA).read_text())
     notes = changelog.section((request.root / "CHANGELOG.md").read_text(), tree.version)
     return Work(
@@ -318,13 +335,20 @@ def _uv(work: Work) -> Path:
 
 
 def write_changelog(root: Path, version: Version, date: str) -> None:
-    """Take the fragments into CHANGELOG.md, unless the version is a candidate.
+    """Take the fragments into CHANGELOG.md, unless the version is a candidate. Doing it again changes nothing.
 
     Raises:
-        ReleaseError: towncrier failed.
+        ReleaseError: there are fragments, and the version has a section already; or towncrier failed.
 
     """
     if version.is_candidate:
+        return
+    if changelog.section((root / "CHANGELOG.md").read_text(), version) is not None:
+        if left := read_fragments(root):
+            raise ReleaseError(
+                f"CHANGELOG.md has a section {version.text} already: move the text of {', '.join(left)} into it, and "
+                "remove the fragments"
+            )
         return
     command = [sys.executable, "-m", "towncrier", "build", "--yes"]
     done = subprocess.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 from patio_release.errors import ReleaseError
 
 SOURCE = "pyproject.toml"
-FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-rc\.([1-9]\d*))?")
+FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-rc\.([1-9]\d*))?", re.ASCII)
 """SemVer as this project uses it: a release, or a numbered candidate. Helm, OCI tags and Python packages take it."""
 _ANY = r"[^\s\"'`\\:@]+"
 

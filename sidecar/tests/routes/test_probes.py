@@ -89,7 +89,7 @@ async def test_adapters_say_revision_source_and_since_when(sidecar: StartSidecar
         assert info["a"] == {"adapter": "a", "revision": "r1", "source": "path", "required": "false"}
         assert re.fullmatch("[0-9a-f]{12}", info["b"]["revision"])
         assert info["c"]["revision"] == ""
-        since = found[key("lora_adapter_state_since_seconds", adapter="a", state="Loaded")]
+        since = found[key("lora_adapter_state_timestamp_seconds", adapter="a", state="Loaded")]
         assert began <= since <= time.time()
         await client.unload(UnloadRequest(lora_name="a"))
         assert "a" not in {dict(labels).get("adapter") for _, labels in await own(client)}

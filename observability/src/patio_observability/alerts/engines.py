@@ -404,17 +404,21 @@ ENGINES = Group(
             "PatioServerErrors",
             "warning",
             "10m",
+            # A pod may be scraped twice, and then has two series of its model.
             "sum by (cluster, namespace, model_name) (\n"
             '  rate(patio:http_responses_total{class="5xx"}[5m])\n'
-            "    * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            "    * on (cluster, namespace, pod) group_left (model_name)\n"
+            "    max by (cluster, namespace, pod, model_name) (patio:engine_info)\n"
             ") / (sum by (cluster, namespace, model_name) (\n"
             "  rate(patio:http_responses_total[5m])\n"
-            "    * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            "    * on (cluster, namespace, pod) group_left (model_name)\n"
+            "    max by (cluster, namespace, pod, model_name) (patio:engine_info)\n"
             ") > 0)\n"
             "  > ${serverErrors}\n"
             "  and sum by (cluster, namespace, model_name) (\n"
             "    rate(patio:http_responses_total[5m])\n"
-            "      * on (cluster, namespace, pod) group_left (model_name) patio:engine_info\n"
+            "      * on (cluster, namespace, pod) group_left (model_name)\n"
+            "      max by (cluster, namespace, pod, model_name) (patio:engine_info)\n"
             "  ) > ${minimumRequestRate}",
             "Engines answer with server errors",
             "{{ $value | humanizePercentage }} of the responses of {{ $labels.model_name }} in {{ $labels.namespace }} "

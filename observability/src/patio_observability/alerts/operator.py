@@ -233,6 +233,34 @@ OPERATOR = Group(
             ),
         ),
         Alert(
+            "PatioWatchLost",
+            "warning",
+            "10m",
+            "min by (cluster, namespace, resource) (patio_operator_watch_synced) == 0",
+            "The operator does not see changes of a resource",
+            "The operator in {{ $labels.namespace }} has had no watch of {{ $labels.resource }} for 10 minutes.",
+            "patio-operator",
+            (),
+            Runbook(
+                "A watch of the API server was lost, and each attempt to begin it again fails.",
+                "The leader plans nothing with what may be old: it waits, and no pass counts as failed. Running pods "
+                "and loaded adapters stay as they are.",
+                (
+                    Look(
+                        "kubectl logs -n patio-system -l app.kubernetes.io/component=operator --since=15m --tail=-1 "
+                        "| grep 'watch of'",
+                        "Why the watch fails, in the words of the API server.",
+                    ),
+                    _PODS,
+                ),
+                (
+                    "403: the operator's rights do not fit its values: `helm upgrade` with the values that you mean.",
+                    "404: a CRD is missing: `helm upgrade` installs it.",
+                    "No answer: check the API server's load, and the network between it and the operator.",
+                ),
+            ),
+        ),
+        Alert(
             "PatioAdapterNotReady",
             "warning",
             "30m",

@@ -187,7 +187,7 @@ MATRIX = Row(
             Unit.SECONDS,
             Query(
                 fullest(
-                    f"""time() - {own("lora_adapter_state_since_seconds", CHOSEN, 'state!="Loaded"')}""",
+                    f"""time() - {own("lora_adapter_state_timestamp_seconds", CHOSEN, 'state!="Loaded"')}""",
                     "adapter",
                     "state",
                 ),

@@ -27,6 +27,7 @@ from patio_observability.promql import (
     fullest,
     grouped,
     mean,
+    models,
     or_zero,
     own,
     quantile,
@@ -214,7 +215,7 @@ MODELS = Row(
                 Query(
                     total(
                         f"{own('engine_up')} * on (cluster, namespace, pod) "
-                        f"group_left (model_name, inference_engine) {engine('engine_info')}",
+                        f"group_left (model_name, inference_engine) {models('model_name', 'inference_engine')}",
                         *MODEL,
                     ),
                     "Up",

@@ -545,7 +545,7 @@ API_SERVER = Row(
         Panel(
             "Watches",
             "Whether every replica has its watches of a resource.",
-            "Not there for minutes: the operator plans from old objects, or not at all. Its log says why.",
+            "Not there for minutes: the operator plans from old objects, or not at all. Runbook: PatioWatchLost.",
             (Query(f"min by (resource) ({operator('watch_synced')})", "{{resource}}"),),
             Unit.STATE,
             Kind.STATE_TIMELINE,

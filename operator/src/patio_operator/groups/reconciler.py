@@ -83,7 +83,7 @@ EVENTS_IN_A_PASS = 20
 T = TypeVar("T")
 
 OnStatus = Callable[[str, str, ObjectState | None], None]
-"""Takes namespace and name of a group, and what its status says; None: there is no such group."""
+"""Takes namespace and name of a group, and what its status says; None: Patio realises no such group."""
 
 
 class _RejectedError(Exception):
@@ -127,7 +127,7 @@ class GroupReconciler:
         self._clock = clock
         self._kept: dict[Key, _Kept] = {}
         self.on_status: OnStatus = lambda namespace, name, state: None
-        """Is called with what the status of a group says, and when there is no such group any more."""
+        """Is called with what the status of a group says, and when Patio realises no such group any more."""
 
     def groups_with(self, profile: str) -> list[Key]:
         """Return the groups that named a profile at their last pass."""
@@ -146,8 +146,10 @@ class GroupReconciler:
             if cached is None:
                 self._forget(key)
                 return None
-            if observing and not cached.handed_over:
-                return None
+            if observing:
+                self.on_status(namespace, name, None)
+                if not cached.handed_over:
+                    return None
         kept = self._kept.setdefault(key, _Kept())
         wait = self._wait(kept)
         if wait > 0:
@@ -235,6 +237,8 @@ class GroupReconciler:
             await self._delete(ref)
         for happened in plan.events[:EVENTS_IN_A_PASS]:
             await events.record(self._client, body, happened.type, happened.reason, happened.message)
+        if plan.status is None:
+            self.on_status(namespace, body["metadata"]["name"], None)
         wrote = plan.status is not None and await self._write_status(body, plan.status)
         requeue_after = (
             [PASS_SECONDS] if wrote or more else []

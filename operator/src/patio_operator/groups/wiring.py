@@ -49,8 +49,6 @@ class Groups:
     def on_mode(self) -> None:
         """Take in that groups are now, or are no longer, upstream's."""
         self.metrics.observing.set(self.observing)
-        if self.observing:
-            self.metrics.groups.clear()  # they are not Patio's
         self.mode_changed.set()
         self.queue.add_all()
 

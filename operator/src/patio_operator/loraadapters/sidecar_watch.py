@@ -281,7 +281,8 @@ class SidecarWatch:
         within = wait + ANSWER_SECONDS
         timeout = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
         get = self._session().get(f"{url}/v1/lora_adapters", params=query, timeout=timeout, allow_redirects=False)
-        status, began = 0, time.perf_counter()
+        status: int | None = 0
+        began = time.perf_counter()
         try:
             async with get as response:
                 status = response.status
@@ -293,10 +294,14 @@ class SidecarWatch:
                         "its answer is compressed, and the request does not allow that", Reach.REJECTING
                     )
                 return await _limited(response.content)
+        except asyncio.CancelledError:
+            status = None  # the pod is gone, or this replica stops leading: that says nothing of the sidecar
+            raise
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _cause(error, within) from error
         finally:
-            self.on_call("watch" if revision else "list", status, time.perf_counter() - began)
+            if status is not None:
+                self.on_call("watch" if revision else "list", status, time.perf_counter() - began)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:

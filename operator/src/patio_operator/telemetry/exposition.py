@@ -1,8 +1,16 @@
-"""The page of all metrics, written in slices: a large fleet's takes tens of milliseconds."""
+"""The page of all metrics, written in slices: a large fleet's takes tens of milliseconds and megabytes.
+
+`health` sends it. Everyone who reaches the port can ask, and need not read: those who ask while a page is written share
+it, and the pages that are being sent are few.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -11,6 +19,51 @@ from prometheus_client.registry import Collector
 from patio_operator.runtime.incremental import Incremental
 from patio_operator.runtime.time_slices import in_slices
 from patio_operator.telemetry.metrics import Metrics
+
+MOST_PAGES = 4
+"""Pages that are being sent at a time. While there are so many, callers get the last one, which may be as old as the
+time that a caller has to read it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Page:
+    text: bytes
+
+
+class Pages:
+    """Lends pages to those who send them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._writing: asyncio.Task[_Page] | None = None
+        self._lent: Counter[_Page] = Counter()
+        """How many send each page, the oldest page first."""
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[bytes]:
+        """Yield all metrics as they are now, or were when the last page was written if too many pages are lent."""
+        lent = await self._page()
+        self._lent[lent] += 1
+        try:
+            yield lent.text
+        finally:
+            self._lent[lent] -= 1
+            if not self._lent[lent]:
+                del self._lent[lent]
+
+    async def _page(self) -> _Page:
+        if len(self._lent) >= MOST_PAGES:
+            return next(reversed(self._lent))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._written(), name="metrics page")
+        # A caller that leaves does not cancel the others' page.
+        return await asyncio.shield(self._writing)
+
+    async def _written(self) -> _Page:
+        try:
+            return _Page(await page(self._metrics))
+        finally:
+            self._writing = None
 
 
 async def page(metrics: Metrics) -> bytes:

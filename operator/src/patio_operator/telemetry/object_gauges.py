@@ -21,7 +21,8 @@ from patio_operator.runtime.incremental import Incremental, in_chunks
 MOST_OBJECTS = 5_000
 """Objects of a kind that have series of their own."""
 MOST_REASONS = 100
-"""Different reasons of a kind that are told apart at a time. There are about sixty."""
+"""Different reasons of a kind that are told apart while the process runs. There are about sixty. One that a sidecar has
+made up is not forgotten when it goes: with a new one at each scrape, Prometheus would have a new series each time."""
 OTHER = "Other"
 """Stands for a reason that is none, or one too many."""
 NONE_YET = "Unknown", "NoStatus"
@@ -138,6 +139,8 @@ class ObjectGauges:
         """What was written of an object since it changed: a line for each family of its own."""
         self._counts: Counter[tuple[str, str]] = Counter({("True", kind.good): 0})
         self._good = "True", kind.good
+        self._reasons = {kind.good, NONE_YET[1]}
+        """All that were shown."""
         own = ("object_namespace", "object_name") if kind.namespaced else ("object_name",)
         prefix = "patio_operator_"
         self._count = Family(
@@ -241,9 +244,11 @@ class ObjectGauges:
         """Return a state whose condition has a bounded number of texts."""
         status = state.status if state.status in ("True", "False") else "Unknown"
         reason = state.reason
-        new = (status, reason) not in self._counts
-        if not _REASON.fullmatch(reason) or (new and len(self._counts) >= MOST_REASONS):
-            reason = OTHER
+        if reason not in self._reasons:
+            if _REASON.fullmatch(reason) and len(self._reasons) < MOST_REASONS:
+                self._reasons.add(reason)
+            else:
+                reason = OTHER
         return ObjectState(status, reason, state.numbers)
 
     def _add(self, state: ObjectState, count: int) -> None:

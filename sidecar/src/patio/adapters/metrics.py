@@ -67,7 +67,7 @@ def _families(reports: Sequence[AdapterReport]) -> Iterator[Metric]:
         {(report.lora_name, report.state.value): 1.0 for report in reports},
     )
     yield gauges(
-        "patio:lora_adapter_state_since_seconds",
+        "patio:lora_adapter_state_timestamp_seconds",
         "Unix time at which each adapter's state began.",
         ("adapter", "state"),
         {(report.lora_name, report.state.value): report.since for report in reports},
