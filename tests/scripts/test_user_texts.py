@@ -54,14 +54,14 @@ EMPTY_NAMES = frozenset(
         *("away", "way", "many"),
     )
 )
-"""They say nothing of what has them, and so are names of nothing in any Python file."""
+"""Tell nothing of what they name: no Python file has a variable, parameter, attribute or function of this name."""
 PRIVATE_NAMES = EMPTY_NAMES | frozenset(
     (
         *("words", "known", "here", "mine", "was", "shall", "again", "again_at", "again_in", "due", "dues", "waits"),
         *("times", "verdict", "fault", "faults", "trouble", "troubles", "refused", "memories"),
     )
 )
-"""Names of nothing in the packages."""
+"""The packages have none with these names either."""
 PRIVATE_CLASSES = frozenset(
     (
         *("Watched", "Known", "KnownPod", "KnownAdapter", "FreshReads", "Jobs", "Seen", "Spot", "Host"),
