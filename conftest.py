@@ -32,6 +32,6 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
             continue
         test = getattr(test, "__func__", test)
         # Hypothesis has no public way to change what a test's own decorator asked for.
-        asked = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
-        test._hypothesis_internal_use_settings = settings(asked, max_examples=asked.max_examples * TIMES)
+        own_settings = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
+        test._hypothesis_internal_use_settings = settings(own_settings, max_examples=own_settings.max_examples * TIMES)
         item.add_marker(pytest.mark.timeout(LONG_SECONDS))

@@ -172,13 +172,13 @@ class _Sidecars:
 
 
 class _Orders:
-    given = 0
+    count = 0
 
     def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
     def dispatch(self, orders: Iterable[Load | Unload], _: object) -> None:
-        self.given += len(list(orders))
+        self.count += len(list(orders))
 
 
 class _Secrets:
@@ -254,7 +254,7 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
             f"  {what}: {elapsed:.2f} s, {used:.2f} s of CPU; the loop held {wall:.0f} ms at most, "
             f"{of_cpu:.0f} ms of CPU"
         )
-    assert orders.given == 0, "what is there is as declared"
+    assert orders.count == 0, "what is there is as declared"
     now, most = memory()
     print(f"  memory: {now:.0f} MB, {most:.0f} MB at most", flush=True)
     for task in tasks:

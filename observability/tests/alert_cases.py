@@ -86,7 +86,8 @@ def _sleep(awake: str, offloaded: str) -> dict[str, str]:
 def _responses(failed: str, answered: str, rejected: str = "0x30") -> dict[str, str]:
     classes = {"5xx": failed, "2xx": answered, "4xx": rejected}
     found = {
-        _pod("http_responses_total", inference_engine="vllm", **{"class": one}): each for one, each in classes.items()
+        _pod("http_responses_total", inference_engine="vllm", **{"class": status_class}): each
+        for status_class, each in classes.items()
     }
     return found | {_model("engine_info"): "1x30"}
 

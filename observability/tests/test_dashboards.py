@@ -238,13 +238,15 @@ def test_tables_are_sorted_and_leave_room_for_all_columns(dashboard: Dashboard) 
     for table in tables:
         assert [field["displayName"] for field in table["options"]["sortBy"]]
         assert table["fieldConfig"]["defaults"]["custom"]["minWidth"] == grafana.COLUMN
-        (organize,) = [one for one in table["transformations"] if one["id"] == "organize"]
+        (organize,) = [
+            transformation for transformation in table["transformations"] if transformation["id"] == "organize"
+        ]
         assert grafana.COLUMN * len(organize["options"]["renameByName"]) <= NARROW
 
 
 def test_series_of_a_state_have_its_colour() -> None:
     (panel,) = [panel for panel in ADAPTERS.panels if panel.title == "States over time"]
-    written = [one for one in json.loads(grafana.write(ADAPTERS))["panels"] if one["title"] == panel.title]
+    written = [entry for entry in json.loads(grafana.write(ADAPTERS))["panels"] if entry["title"] == panel.title]
     colors = {rule["matcher"]["options"]: rule["properties"] for rule in written[0]["fieldConfig"]["overrides"]}
     assert colors["Failed"] == [{"id": "color", "value": {"mode": "fixed", "fixedColor": "red"}}]
     assert colors.keys() == {state.text for state in adapters.STATES}

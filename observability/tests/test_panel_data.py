@@ -73,20 +73,20 @@ def test_numbers_are_asked_at_the_end_and_graphs_in_steps() -> None:
 
 @every_dashboard
 def test_collected_dashboard_has_answers_and_values(dashboard: Dashboard) -> None:
-    asked = []
+    requests = []
 
     def ask(path: str, parameters: Mapping[str, str]) -> Any:
-        asked.append((path, parameters))
+        requests.append((path, parameters))
         return ["some-value"] if path.startswith("label/") else {"result": [{"metric": {}, "value": [1, "1"]}]}
 
     found = panel_data.collected(dashboard, SPAN, ask)
     assert found["dashboard"]["uid"] == dashboard.uid
     assert found["variables"]["namespace"] == "All"
     assert all(result["result"] for result in found["results"])
-    assert [parameters["match[]"] for path, parameters in asked if path == "label/cluster/values"] == [
+    assert [parameters["match[]"] for path, parameters in requests if path == "label/cluster/values"] == [
         "patio:engine_up"
     ]
-    assert len(asked) == len(found["results"]) + 1 + sum(path.startswith("label/") for path, _ in asked)
+    assert len(requests) == len(found["results"]) + 1 + sum(path.startswith("label/") for path, _ in requests)
 
 
 def answered(status: int, content: str | bytes) -> Any:

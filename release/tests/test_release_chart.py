@@ -92,4 +92,4 @@ def test_archive_begins_with_the_metadata_and_has_all_files() -> None:
         names, members = tar.getnames(), tar.getmembers()
     assert names[0] == "patio/Chart.yaml"
     assert {name.removeprefix("patio/") for name in names} == files.keys()
-    assert {(one.mtime, one.mode, one.uid) for one in members} == {(1_700_000_000, 0o644, 0)}
+    assert {(member.mtime, member.mode, member.uid) for member in members} == {(1_700_000_000, 0o644, 0)}

@@ -36,9 +36,9 @@ def test_base_is_named_by_digest_for_both_stages() -> None:
 
 
 def test_times_are_those_of_the_commit_and_no_layer_is_reused() -> None:
-    given = words("linux/amd64")
-    assert given[given.index("--timestamp") + 1] == "1700000000"
-    assert {"--no-cache", "--pull", "--identity-label=false", "--tls-verify=true"} <= set(given)
+    command = words("linux/amd64")
+    assert command[command.index("--timestamp") + 1] == "1700000000"
+    assert {"--no-cache", "--pull", "--identity-label=false", "--tls-verify=true"} <= set(command)
 
 
 def test_image_made_again_on_the_digest_of_its_base_is_the_same() -> None:
@@ -55,8 +55,11 @@ def test_image_says_what_it_is_made_of() -> None:
 
 def layout(folder: Path, platforms: list[str]) -> Path:
     manifests = [
-        {"digest": f"sha256:{one}", "platform": dict(zip(("os", "architecture"), one.split("/"), strict=True))}
-        for one in platforms
+        {
+            "digest": f"sha256:{platform}",
+            "platform": dict(zip(("os", "architecture"), platform.split("/"), strict=True)),
+        }
+        for platform in platforms
     ]
     (folder / "blobs/sha256").mkdir(parents=True)
     (folder / "blobs/sha256/abc").write_text(json.dumps({"manifests": manifests}))
@@ -67,7 +70,7 @@ def layout(folder: Path, platforms: list[str]) -> Path:
 def test_layout_gives_the_digest_of_each_platform(tmp_path: Path) -> None:
     digest, platforms = read_layout(layout(tmp_path, list(reversed(PLATFORMS))))
     assert digest == "sha256:abc"
-    assert platforms == {one: f"sha256:{one}" for one in PLATFORMS}
+    assert platforms == {platform: f"sha256:{platform}" for platform in PLATFORMS}
 
 
 @pytest.mark.parametrize("found", [[], ["linux/amd64"], ["linux/amd64", "linux/amd64"]])

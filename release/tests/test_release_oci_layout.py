@@ -28,9 +28,9 @@ def test_time_is_that_of_the_commit() -> None:
 
 
 def test_same_chart_has_the_same_digest_and_another_one_another() -> None:
-    one = helm_artifact(METADATA, b"archive", 1).digest
-    assert helm_artifact(dict(reversed(METADATA.items())), b"archive", 1).digest == one
-    assert helm_artifact(METADATA, b"other", 1).digest != one
+    digest = helm_artifact(METADATA, b"archive", 1).digest
+    assert helm_artifact(dict(reversed(METADATA.items())), b"archive", 1).digest == digest
+    assert helm_artifact(METADATA, b"other", 1).digest != digest
 
 
 def test_layout_on_disk_has_every_blob_under_its_digest(tmp_path: Path) -> None:

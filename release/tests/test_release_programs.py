@@ -81,5 +81,5 @@ def test_failure_shows_the_last_words(program: Path) -> None:
 
 
 def test_programs_are_told_the_time_of_the_commit() -> None:
-    told = environment(17, {"HOME": "/x"})
-    assert (told["SOURCE_DATE_EPOCH"], told["TZ"], told["HOME"]) == ("17", "UTC", "/x")
+    variables = environment(17, {"HOME": "/x"})
+    assert (variables["SOURCE_DATE_EPOCH"], variables["TZ"], variables["HOME"]) == ("17", "UTC", "/x")

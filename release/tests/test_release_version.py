@@ -80,14 +80,14 @@ def test_chart_packages_openapi_and_tag_agree() -> None:
 
 def test_every_member_of_the_workspace_is_in_a_place() -> None:
     members = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["workspace"]["members"]
-    found = {one.file for one in read_all(ROOT)}
+    found = {occurrence.file for occurrence in read_all(ROOT)}
     assert {f"{member}/pyproject.toml" for member in members} <= found
 
 
 def test_dependency_with_a_version_is_no_place() -> None:
     text = '[project]\nname = "a"\nversion = "1.0.0"\n\n[tool.x]\nversion = "9.9.9"\n'
     place = next(place for place in PLACES if place.files == "pyproject.toml")
-    assert [one.text for one in found_in("pyproject.toml", text, place)] == ["1.0.0"]
+    assert [occurrence.text for occurrence in found_in("pyproject.toml", text, place)] == ["1.0.0"]
     assert renewed(text, place, Version("1.1.0")) == text.replace("1.0.0", "1.1.0")
 
 
@@ -115,7 +115,7 @@ def test_only_a_candidate_is_marked_as_one() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Copy the files of this tree that repeat the version."""
-    for file in {one.file for one in read_all(ROOT)}:
+    for file in {occurrence.file for occurrence in read_all(ROOT)}:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
@@ -124,7 +124,7 @@ def copy(tmp_path: Path) -> Path:
 def test_setting_a_version_leaves_only_generated_files_behind(copy: Path) -> None:
     version = Version("7.8.9-rc.1")
     changed = set_version(copy, version)
-    generated = {one.file for one in read_all(copy) if one.place.is_generated}
+    generated = {occurrence.file for occurrence in read_all(copy) if occurrence.place.is_generated}
     assert read_source(copy) == version
     assert {line.split()[0] for line in disagreements(read_all(copy), version)} == generated
     assert "README.md" in changed
@@ -132,7 +132,7 @@ def test_setting_a_version_leaves_only_generated_files_behind(copy: Path) -> Non
 
 
 def test_setting_a_version_changes_nothing_else(copy: Path) -> None:
-    before = {one.file: (copy / one.file).read_text() for one in read_all(copy)}
+    before = {occurrence.file: (copy / occurrence.file).read_text() for occurrence in read_all(copy)}
     old = read_source(copy)
     set_version(copy, Version("7.8.9-rc.1"))
     set_version(copy, old)

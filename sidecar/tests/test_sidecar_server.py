@@ -576,7 +576,7 @@ async def test_process_with_few_files_answers_while_strangers_hold_on(tmp_path: 
         assert open_files < 128, f"{open_files} after {time.monotonic() - began:.1f} s"
         for writer in writers:
             writer.close()
-        log = local_machine.said("pod-0-sidecar")
+        log = local_machine.read_log("pod-0-sidecar")
         assert log.count("\n") < 200
         assert "Traceback" not in log
         assert await pod.terminate_sidecar() == 0
@@ -615,7 +615,7 @@ async def test_long_poll_that_comes_at_the_end_is_held_for_a_moment() -> None:
 
 
 async def _is_logged(local_machine: Any, text: str) -> bool:
-    return text in local_machine.said("pod-0-sidecar")
+    return text in local_machine.read_log("pod-0-sidecar")
 
 
 # --- addresses

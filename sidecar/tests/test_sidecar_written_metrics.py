@@ -65,25 +65,25 @@ def test_text_of_a_counter_is_kept_until_it_counts() -> None:
 @pytest.mark.usefixtures("without_created")
 @pytest.mark.parametrize("labels", [(), ("operation",)])
 def test_histogram_is_that_of_prometheus_client_and_kept(labels: tuple[str, ...]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    kept = Observations("patio:x_seconds", "Meaning.", labels, (1, 5), ours)
-    client = Histogram("patio:x_seconds", "Meaning.", labels, buckets=(1, 5), registry=theirs)
-    assert only(ours).text == generate_latest(theirs)
+    registry, client_registry = CollectorRegistry(), CollectorRegistry()
+    kept = Observations("patio:x_seconds", "Meaning.", labels, (1, 5), registry)
+    client = Histogram("patio:x_seconds", "Meaning.", labels, buckets=(1, 5), registry=client_registry)
+    assert only(registry).text == generate_latest(client_registry)
     values = ("load",) * len(labels)
     kept.observe(2.0, *values)
     (client.labels(*values) if labels else client).observe(2.0)
-    assert only(ours).text == generate_latest(theirs)
-    assert only(ours) is only(ours)
-    assert ours.get_sample_value("patio:x_seconds_sum", dict(zip(labels, values, strict=True))) == 2.0
+    assert only(registry).text == generate_latest(client_registry)
+    assert only(registry) is only(registry)
+    assert registry.get_sample_value("patio:x_seconds_sum", dict(zip(labels, values, strict=True))) == 2.0
 
 
 def test_families_of_a_value_are_kept_while_it_is_the_same() -> None:
     value = (1.0,)
     made: list[object] = []
 
-    def families(given: tuple[float, ...]) -> list[Metric]:
-        made.append(given)
-        return [gauges("patio:x", "Meaning.", (), {(): given[0]})]
+    def families(values: tuple[float, ...]) -> list[Metric]:
+        made.append(values)
+        return [gauges("patio:x", "Meaning.", (), {(): values[0]})]
 
     registry = CollectorRegistry()
     registry.register(Read(lambda: value, families))

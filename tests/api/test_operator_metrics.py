@@ -157,14 +157,18 @@ def test_real_api_servers_objects_and_answers_are_counted(kube: Kube, namespace:
     until(
         "the group",
         lambda: reason("patio_operator_rolebasedgroup_ready", namespace, "g"),
-        lambda said: said == "RoleNotReady",
+        lambda current: current == "RoleNotReady",
     )
     until(
         "the adapter",
         lambda: reason("patio_operator_loraadapter_ready", namespace, "sql"),
-        lambda said: said == "NoMatchingPods",
+        lambda current: current == "NoMatchingPods",
     )
-    until("the profile", lambda: reason("patio_operator_profile_rolled_out", "patio"), lambda said: said == "UpToDate")
+    until(
+        "the profile",
+        lambda: reason("patio_operator_profile_rolled_out", "patio"),
+        lambda current: current == "UpToDate",
+    )
     page = shown()
     assert page["patio_operator_rolebasedgroup_roles"][namespace, "g"] == 1
     assert page["patio_operator_loraadapters"]["False", "NoMatchingPods"] == 1
@@ -187,7 +191,7 @@ def test_real_api_servers_objects_and_answers_are_counted(kube: Kube, namespace:
             reason("patio_operator_rolebasedgroup_ready", namespace, "g"),
             reason("patio_operator_loraadapter_ready", namespace, "sql"),
         ),
-        lambda said: said == ("", ""),
+        lambda current: current == ("", ""),
     )
 
 

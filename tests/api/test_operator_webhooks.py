@@ -103,10 +103,10 @@ def served(port: int, trusted: bytes) -> str:
 
 def failed_admissions(operator: OperatorProcess) -> float:
     """How many reviews of pods ended with an error."""
-    lines = [one for one in operator.metrics().splitlines() if one.startswith("patio_operator_admissions_total{")]
-    errors = [one for one in lines if 'outcome="error"' in one and 'webhook="pods"' in one]
+    lines = [line for line in operator.metrics().splitlines() if line.startswith("patio_operator_admissions_total{")]
+    errors = [line for line in lines if 'outcome="error"' in line and 'webhook="pods"' in line]
     assert errors
-    return sum(float(one.rsplit(" ", 1)[1]) for one in errors)
+    return sum(float(line.rsplit(" ", 1)[1]) for line in errors)
 
 
 def engine_pod(namespace: str, name: str) -> dict[str, Any]:

@@ -271,11 +271,11 @@ def test_released_chart_names_its_own_images_by_digest(tmp_path: Path) -> None:
     def rendered_images(*values: str) -> set[str]:
         words = [ensure_binaries(["helm"]).helm, "template", tmp_path, *(f"--set={value}" for value in values)]
         printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-        return images([one for one in yaml.safe_load_all(printed) if one])
+        return images([manifest for manifest in yaml.safe_load_all(printed) if manifest])
 
-    theirs = f"ghcr.io/patio/sidecar@{digests['sidecar']}"
-    assert rendered_images() == {f"ghcr.io/patio/operator@{digests['operator']}", theirs}
-    assert rendered_images("operator.image.tag=v7") == {"ghcr.io/patio/operator:v7", theirs}
+    sidecar = f"ghcr.io/patio/sidecar@{digests['sidecar']}"
+    assert rendered_images() == {f"ghcr.io/patio/operator@{digests['operator']}", sidecar}
+    assert rendered_images("operator.image.tag=v7") == {"ghcr.io/patio/operator:v7", sidecar}
     mirrored = rendered_images("global.imageRegistry=r.example")
     assert mirrored == {f"r.example/patio/{name}@{digest}" for name, digest in digests.items()}
 

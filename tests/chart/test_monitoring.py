@@ -182,8 +182,8 @@ SECURE = "operator.metrics.secure=true"
 
 def port_named(objects: list[Object], name: str) -> Object:
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    (port,) = [one for one in container["ports"] if one["name"] == name]
-    variables = {one["name"]: one.get("value") for one in container["env"]}
+    (port,) = [port for port in container["ports"] if port["name"] == name]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     return {**port, "variables": variables}
 
 
@@ -194,7 +194,7 @@ def test_secured_metrics_have_a_port_of_their_own(rendered: list[Object], render
     assert (port["containerPort"], port["variables"]["PATIO_METRICS_PORT"]) == (8444, "8444")
     annotations = only(objects, "Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert (annotations["prometheus.io/port"], annotations["prometheus.io/scheme"]) == ("8444", "https")
-    (service,) = [one for one in of_kind(objects, "Service") if one["metadata"]["name"] == "patio-operator"]
+    (service,) = [service for service in of_kind(objects, "Service") if service["metadata"]["name"] == "patio-operator"]
     assert service["spec"]["ports"] == [{"name": "metrics", "port": 8443, "targetPort": "metrics"}]
     policy = only(objects, "NetworkPolicy")["spec"]
     assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == ["webhook", "metrics"]
@@ -213,7 +213,11 @@ def test_service_monitor_of_secured_metrics_proves_itself(render: Render, manage
         "serverName": f"patio-webhook.{NAMESPACE}.svc",
     }
     if manager:
-        (certificate,) = [one for one in of_kind(objects, "Certificate") if one["spec"]["secretName"] == secret]
+        (certificate,) = [
+            certificate
+            for certificate in of_kind(objects, "Certificate")
+            if certificate["spec"]["secretName"] == secret
+        ]
         assert endpoint["tlsConfig"]["serverName"] in certificate["spec"]["dnsNames"]
 
 
@@ -221,7 +225,9 @@ def test_service_monitor_may_have_a_token_and_ca_of_its_own(helm: Helm, render: 
     at = "monitoring.serviceMonitor"
     token = (f"{at}.tokenSecret.name=scraper", f"{at}.tokenSecret.key=token")
     elsewhere = (*on("serviceMonitor"), SECURE, *token, f"{at}.namespace=monitoring")
-    assert "set monitoring.serviceMonitor.tlsConfig" in helm("template", *(f"--set={one}" for one in elsewhere)).stderr
+    assert (
+        "set monitoring.serviceMonitor.tlsConfig" in helm("template", *(f"--set={value}" for value in elsewhere)).stderr
+    )
     objects = render(*elsewhere, f"{at}.tlsConfig.insecureSkipVerify=true")
     (endpoint,) = only(objects, "ServiceMonitor")["spec"]["endpoints"]
     credentials = {"name": "scraper", "key": "token"}
@@ -229,7 +235,7 @@ def test_service_monitor_may_have_a_token_and_ca_of_its_own(helm: Helm, render: 
     assert endpoint["tlsConfig"] == {"insecureSkipVerify": True}
     assert "bearerTokenFile" not in endpoint
     without = (*on("serviceMonitor"), SECURE, f"{at}.bearerTokenFile=")
-    assert "needs bearerTokenFile or tokenSecret" in helm("template", *(f"--set={one}" for one in without)).stderr
+    assert "needs bearerTokenFile or tokenSecret" in helm("template", *(f"--set={value}" for value in without)).stderr
 
 
 def test_plain_metrics_need_nothing_of_a_service_monitor(render: Render) -> None:
@@ -242,20 +248,20 @@ def test_rights_for_secured_metrics_are_there_only_with_them(rendered: list[Obje
     objects = render(SECURE, f"{reader}.namespace=monitoring", f"{reader}.name=prometheus")
 
     def reviewed(objects: list[Object]) -> list[str]:
-        roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+        roles = {role["metadata"]["name"]: role for role in of_kind(objects, "ClusterRole")}
         rules = roles["patio-operator"]["rules"]
         return [name for rule in rules for name in rule["resources"] if name.endswith("reviews")]
 
     def bound(objects: list[Object]) -> list[Object]:
-        bindings = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRoleBinding")}
+        bindings = {binding["metadata"]["name"]: binding for binding in of_kind(objects, "ClusterRoleBinding")}
         return list(bindings.get("patio-metrics-reader", {}).get("subjects", []))
 
     assert (reviewed(rendered), reviewed(objects)) == ([], ["tokenreviews", "subjectaccessreviews"])
-    roles = {one["metadata"]["name"]: one for one in of_kind(objects, "ClusterRole")}
+    roles = {role["metadata"]["name"]: role for role in of_kind(objects, "ClusterRole")}
     assert roles["patio-metrics-reader"]["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
     assert bound(objects) == [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}]
     assert bound(render(SECURE)) == []
-    assert not [one for one in rendered if one["metadata"]["name"] == "patio-metrics-reader"]
+    assert not [manifest for manifest in rendered if manifest["metadata"]["name"] == "patio-metrics-reader"]
 
 
 def rules_of(objects: list[Object]) -> list[Object]:

@@ -66,8 +66,8 @@ class Drill:
 
         def seen() -> list[dict[str, str]]:
             meanwhile()
-            mine = [one for one in self.prometheus.firing() if one["alertname"] == alert and COPY in one]
-            return [one for one in mine if one.get("namespace") == namespace]
+            mine = [labels for labels in self.prometheus.firing() if labels["alertname"] == alert and COPY in labels]
+            return [labels for labels in mine if labels.get("namespace") == namespace]
 
         labels = until(f"{alert} fires", seen, within=WITHIN)[0]
         log_progress(f"{alert}: {time.monotonic() - began:.0f} s after the fault, durations {TIMES} times shorter")
@@ -75,7 +75,7 @@ class Drill:
 
     def first_command(self, alert: str, namespace: str = "", pod: str = "", **names: str) -> str:
         """Run the first command of an alert's runbook as a person would, and return what it prints."""
-        (found,) = [one for one in ALERTS if one.name == alert]
+        (found,) = [definition for definition in ALERTS if definition.name == alert]
         command = found.runbook.look[0].command
         for name, value in {"NAMESPACE": namespace, "POD": pod, "ENGINE": "engine", **names}.items():
             command = command.replace(name, value)

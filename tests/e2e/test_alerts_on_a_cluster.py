@@ -226,7 +226,7 @@ def operator_is_back(kube: Kube, drill: Drill) -> None:
     labels = "app.kubernetes.io/component=operator"
 
     def pods() -> list[dict[str, Any]]:
-        return [one for one in kube.pods(SYSTEM_NAMESPACE, labels) if "deletionTimestamp" not in one["metadata"]]
+        return [pod for pod in kube.pods(SYSTEM_NAMESPACE, labels) if "deletionTimestamp" not in pod["metadata"]]
 
     until("the operator is ready", pods, lambda found: bool(found) and all(map(is_ready, found)), within=90)
     until("one replica leads", lambda: drill.prometheus.value("sum(patio_operator_leader)") == 1, within=60)

@@ -80,7 +80,7 @@ def scaled_object(name: str, namespace: str) -> dict[str, Any]:
     """Return an object of the example for a namespace of the test."""
     text = EXAMPLE.read_text().replace('namespace="default"', f'namespace="{namespace}"')
     objects: list[dict[str, Any]] = list(yaml.safe_load_all(text.replace("qwen3-8b", BASE_MODEL)))
-    (found,) = [one for one in objects if one["metadata"]["name"] == name]
+    (found,) = [manifest for manifest in objects if manifest["metadata"]["name"] == name]
     found["metadata"]["namespace"] = namespace
     found["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"] = SOON
     return found
@@ -116,7 +116,7 @@ class Timeline:
     def wanted(self) -> list[int]:
         """How many replicas were asked for, one after the other."""
         every = [wanted for _, wanted, _ in self._seen]
-        return [one for one, before in zip(every, [None, *every], strict=False) if one != before]
+        return [replicas for replicas, before in zip(every, [None, *every], strict=False) if replicas != before]
 
 
 def up_and_down(
@@ -127,7 +127,7 @@ def up_and_down(
         with load(kube, namespace, url, model=model, tokens=TOKENS, clients=CLIENTS) as rush:
             until("all replicas are there", timeline, lambda seen: seen == (MOST, MOST), within=within)
             full = time.monotonic()
-            until("they stay under load", lambda: (timeline(), time.monotonic() - full), lambda one: one[1] > 20)
+            until("they stay under load", lambda: (timeline(), time.monotonic() - full), lambda seen: seen[1] > 20)
             assert timeline() == (MOST, MOST), "scaled down under load"
         until("one replica is left", timeline, lambda seen: seen == (1, 1), within=within)
     log_progress(f"{namespace}, ready/wanted: {timeline}; served {rush.served(url)} and {calm.served(url)}")
@@ -254,4 +254,4 @@ def processor_time(kube: Kube, namespace: str) -> list[str]:
     """Return what metrics-server says of the engines' containers."""
     found = kube.get(f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods") or {"items": []}
     containers = [container for pod in found["items"] for container in pod["containers"]]
-    return [one["usage"]["cpu"] for one in containers if one["name"] == "engine"]
+    return [container["usage"]["cpu"] for container in containers if container["name"] == "engine"]

@@ -52,7 +52,7 @@ def url(kube: Kube, namespace: str, pod: str) -> str:
 def running(kube: Kube, namespace: str, pod: str) -> float:
     """Return how many requests the engine says that it runs."""
     text = kube.to_pod("GET", namespace, pod, 8000, "/metrics").raise_for_status().text
-    (line,) = [one for one in text.splitlines() if one.startswith("vllm:num_requests_running{")]
+    (line,) = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running{")]
     return float(line.split()[-1])
 
 
@@ -75,7 +75,7 @@ def test_panels_of_engines_have_data_of_a_real_vllm(kube: Kube, pod: tuple[str, 
             return silent
 
         # Speculative decoding needs a draft model.
-        until("all have data", those_without_data, lambda seen: all("spec_decode" in one for one in seen), within=60)
+        until("all have data", those_without_data, lambda seen: all("spec_decode" in expr for expr in seen), within=60)
     log_progress(
         f"vLLM: {len(queries)} queries, {len(queries) - len(silent)} with data; load: {dict(answers.outcomes)}"
     )

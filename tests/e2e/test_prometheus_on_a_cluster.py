@@ -97,7 +97,7 @@ def namespace(
     until(
         "five ready pods",
         lambda: kube.pods(name),
-        lambda pods: len(pods) == 5 and all(is_ready(one) for one in pods),
+        lambda pods: len(pods) == 5 and all(is_ready(pod) for pod in pods),
         within=120,
     )
     for adapter in ("first", "second", "fetched"):
@@ -156,12 +156,12 @@ def busy(kube: Kube, namespace: str, faults: None) -> Iterator[None]:
 
 
 def sidecars(kube: Kube, namespace: str) -> set[str]:
-    return {one["metadata"]["name"] for one in kube.pods(namespace, "patio.dev/injected=true")}
+    return {pod["metadata"]["name"] for pod in kube.pods(namespace, "patio.dev/injected=true")}
 
 
 def operators(kube: Kube) -> set[str]:
     labels = "app.kubernetes.io/component=operator"
-    return {one["metadata"]["name"] for one in kube.pods(SYSTEM_NAMESPACE, labels) if is_ready(one)}
+    return {pod["metadata"]["name"] for pod in kube.pods(SYSTEM_NAMESPACE, labels) if is_ready(pod)}
 
 
 def test_operator_finds_all_by_the_monitors_of_the_chart(kube: Kube, namespace: str, monitored: Prometheus) -> None:
@@ -179,7 +179,7 @@ def test_operator_finds_all_by_the_monitors_of_the_chart(kube: Kube, namespace: 
         within=60,
     )
     roles = monitored.query('count by (rbg_workloads_x_k8s_io_role_name) (patio:engine_up{pod="routed-worker-0"})')
-    assert [one["metric"] for one in roles] == [{"rbg_workloads_x_k8s_io_role_name": "worker"}]
+    assert [series["metric"] for series in roles] == [{"rbg_workloads_x_k8s_io_role_name": "worker"}]
 
 
 def test_rules_of_the_chart_are_evaluated(monitored: Prometheus) -> None:
@@ -194,7 +194,7 @@ def test_configurations_of_the_documentation_find_the_same_pods(
     jobs = [job for block in blocks for job in yaml.safe_load(block)["scrape_configs"]]
     assert [job["job_name"] for job in jobs] == ["patio-sidecar", "patio-operator", "annotated-pods"]
     plain = start_plain(kube, jobs)
-    annotated = {one for one in sidecars(kube, namespace) if one.startswith("sglang-")}
+    annotated = {pod for pod in sidecars(kube, namespace) if pod.startswith("sglang-")}
     for job, pods in (
         ("patio-sidecar", sidecars(kube, namespace)),
         ("patio-operator", operators(kube)),

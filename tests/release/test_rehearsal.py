@@ -48,9 +48,11 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 AUTHOR = {
     **{
-        f"GIT_{who}_{what}": text for who in ("AUTHOR", "COMMITTER") for what, text in (("NAME", "r"), ("EMAIL", "r@x"))
+        f"GIT_{role}_{what}": text
+        for role in ("AUTHOR", "COMMITTER")
+        for what, text in (("NAME", "r"), ("EMAIL", "r@x"))
     },
-    **{f"GIT_{who}_DATE": "2026-01-02T03:04:05Z" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{role}_DATE": "2026-01-02T03:04:05Z" for role in ("AUTHOR", "COMMITTER")},
 }
 PLATFORMS = {"linux/amd64": 62, "linux/arm64": 183}
 """The platforms, and the numbers by which ELF files name their machine (elf.h: EM_X86_64, EM_AARCH64)."""
@@ -248,14 +250,14 @@ def test_image_has_what_the_lock_says(rehearsal: Rehearsal, image: str, platform
     listed = json.loads((rehearsal.output / f"{image}-{platform.replace('/', '-')}.cdx.json").read_text())
     in_image, expected = python_packages(listed), python_packages(lock)
     assert len(expected) > 20
-    ours = dict.fromkeys(PACKAGES[image], rehearsal.version.python)
+    own_versions = dict.fromkeys(PACKAGES[image], rehearsal.version.python)
     elsewhere = {name for name in expected.keys() - in_image.keys() if has_condition(lock, name)}
-    assert in_image == {name: version for name, version in expected.items() if name not in elsewhere} | ours
+    assert in_image == {name: version for name, version in expected.items() if name not in elsewhere} | own_versions
 
 
 def has_condition(lock: Mapping[str, Any], name: str) -> bool:
     """Whether the lock has a package only for some platforms or versions of Python."""
-    (component,) = (one for one in lock["components"] if one["name"] == name)
+    (component,) = (component for component in lock["components"] if component["name"] == name)
     return any(each["name"] == "uv:package:marker" for each in component.get("properties", ()))
 
 

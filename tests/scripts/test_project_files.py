@@ -22,7 +22,7 @@ def test_release_workflow_runs_what_was_rehearsed() -> None:
     assert workflow[True] == {"push": {"tags": ["v*"]}}, "YAML reads the key `on` as true"
     assert workflow["permissions"] == {}
     uses = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
-    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", one) for one in uses)
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in uses)
 
 
 def test_workflow_runs_what_ci_runs() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
 
 from scripts import user_texts
+
+from .test_layout import tracked
 
 ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
@@ -46,13 +48,20 @@ GONE_REASONS = (
     *("NotTried", "NotAsAsked", "FinalizerRefused", "ServiceRefused", "SidecarRefused", "Refused"),
 )
 
-PRIVATE_NAMES = frozenset(
+EMPTY_NAMES = frozenset(
     (
-        *("words", "said", "told", "known", "there", "here", "mine", "ours", "theirs", "was", "shall", "one"),
-        *("again", "again_at", "again_in", "due", "dues", "waits", "times", "verdict", "fault", "faults"),
-        *("trouble", "troubles", "refused", "memories"),
+        *("one", "said", "says", "told", "asked", "given", "there", "who", "goes", "gone", "ours", "theirs"),
+        *("away", "way", "many"),
     )
 )
+"""Tell nothing of what they name: no Python file has a variable, parameter, attribute or function of this name."""
+PRIVATE_NAMES = EMPTY_NAMES | frozenset(
+    (
+        *("words", "known", "here", "mine", "was", "shall", "again", "again_at", "again_in", "due", "dues", "waits"),
+        *("times", "verdict", "fault", "faults", "trouble", "troubles", "refused", "memories"),
+    )
+)
+"""The packages have none with these names either."""
 PRIVATE_CLASSES = frozenset(
     (
         *("Watched", "Known", "KnownPod", "KnownAdapter", "FreshReads", "Jobs", "Seen", "Spot", "Host"),
@@ -109,18 +118,33 @@ def test_names_are_the_fields_own(package: str) -> None:
     assert not found, f"name it by what it holds: {found}"
 
 
-def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def test_names_in_all_python_files_say_what_they_hold() -> None:
+    paths = tracked("**/*.py")
+    assert len(paths) > 500
+    found = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in paths
+        for line, name in private_names(ast.parse(path.read_text()), EMPTY_NAMES, frozenset())
+    ]
+    assert not found, f"name it by what it holds: {found}"
+
+
+def private_names(
+    tree: ast.Module, names: Set[str] = PRIVATE_NAMES, classes: Set[str] = PRIVATE_CLASSES
+) -> Iterator[tuple[int, str]]:
     """Yield line and name of each variable, parameter, attribute, function and class with a private word for a name."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
-                private = PRIVATE_NAMES
+                private = names
             case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                private = PRIVATE_NAMES
+                private = names
             case ast.ClassDef(name=name):
-                private = PRIVATE_CLASSES
-            case ast.ExceptHandler(name=str(name)):
-                private = PRIVATE_NAMES
+                private = classes
+            case ast.ExceptHandler(name=str(name)) | ast.alias(asname=str(name)):
+                private = names
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                private = names
             case _:
                 continue
         if name.lstrip("_") in private:
@@ -135,6 +159,10 @@ def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
         ("def f(mine, *, _told): self._known = mine", ["mine", "_told", "_known"]),
         ("class Fault: was: int", ["Fault", "was"]),
         ("try: pass\nexcept E as refused: pass", ["refused"]),
+        ("[there for there in a if (goes := b)]", ["there", "goes"]),
+        ("with a as told: lambda who: who", ["told", "who"]),
+        ("match a:\n  case [b, *ours]: pass\n  case B() as theirs: pass", ["ours", "theirs"]),
+        ("import a as given", ["given"]),
         ("f(known=words)", []),
     ],
 )

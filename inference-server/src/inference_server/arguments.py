@@ -211,7 +211,7 @@ def review(words: Sequence[str], options: OptionTable, *, removed: str = "transl
     """
     kept: list[str] = []
     findings: list[Finding] = []
-    given: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for word in words:
         name = options.canonical(word)
         if not is_option(word) or word == "--":
@@ -220,8 +220,8 @@ def review(words: Sequence[str], options: OptionTable, *, removed: str = "transl
         retired = options.retired.get(name)
         if options.kind_of(word) is not None:
             whole = word.split("=", 1)[0]
-            given[whole] = given.get(whole, 0) + 1
-            if given[whole] == 2:
+            counts[whole] = counts.get(whole, 0) + 1
+            if counts[whole] == 2:
                 findings.append(Finding("duplicate", name, "%s is given more than once; the last one counts" % name))
         elif removed == "pass":
             pass

@@ -151,8 +151,8 @@ class SGLangServer(_Engine):
 
     def __init__(self, model: str, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
-        given = self.config.get("server_args") or self.config.get("api_server_args")
-        self.server_args: list[str] = normalize_server_args(given, options_of(self.engine))
+        arguments = self.config.get("server_args") or self.config.get("api_server_args")
+        self.server_args: list[str] = normalize_server_args(arguments, options_of(self.engine))
 
     def get_launch_arguments(self) -> list[str]:
         """Return `server_args`, word by word."""

@@ -104,8 +104,8 @@ def free_port() -> int:
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        given: int = probe.getsockname()[1]
-        return given
+        chosen: int = probe.getsockname()[1]
+        return chosen
 
 
 def first_ephemeral() -> int:

@@ -103,19 +103,19 @@ def arrange(
 
 def _nsys(settings: ProfileSettings, engine: str, program: str, words: Sequence[str]) -> Arrangement:
     args = list(settings.args)
-    report = _given(args, "-o", "--output")
+    report = _option_value(args, "-o", "--output")
     if report is None:
         report = posixpath.join(settings.output_dir, "profile.nsys-rep")
         args += ["--output", report]
     # vLLM forks its EngineCore and workers: without this option nsys does not see them.
-    if engine == "vllm" and _given(args, "--trace-fork-before-exec") is None:
+    if engine == "vllm" and _option_value(args, "--trace-fork-before-exec") is None:
         args.append("--trace-fork-before-exec=true")
     # nsys must not kill the engine when a collection ends, and must wait for it to leave.
-    if _given(args, "--kill") is None:
+    if _option_value(args, "--kill") is None:
         args.append("--kill=none")
     further: list[str] = []
-    if _given(args, "-c", "--capture-range") is not None:
-        if _given(args, "--capture-range-end") is None:
+    if _option_value(args, "-c", "--capture-range") is not None:
+        if _option_value(args, "--capture-range-end") is None:
             args.append("--capture-range-end=repeat")
         if engine == "vllm" and not _has_profiler(words):
             further = ["--profiler-config.profiler", "cuda"]
@@ -125,19 +125,19 @@ def _nsys(settings: ProfileSettings, engine: str, program: str, words: Sequence[
 def _amd(settings: ProfileSettings, program: str) -> Arrangement:
     args = list(settings.args)
     if posixpath.basename(program) == "rocprof":
-        report = _given(args, "-o")
+        report = _option_value(args, "-o")
         if report is None:
             report = posixpath.join(settings.output_dir, "profile.csv")
             args += ["-o", report]
         return Arrangement((program, *args), wraps=True, report=report)
     if "--stats" in args and not any(trace in args for trace in TRACES):
         args.append("--kernel-trace")  # rocprofv3 makes statistics of a trace only
-    if _given(args, "-d", "--output-directory") is None:
+    if _option_value(args, "-d", "--output-directory") is None:
         # An engine has several processes, and each writes a file: one directory for each.
         args += ["-d", posixpath.join(settings.output_dir, "%pid%")]
-    if _given(args, "-o", "--output-file") is None:
+    if _option_value(args, "-o", "--output-file") is None:
         args += ["-o", "profile"]
-    if _given(args, "-f", "--output-format") is None:
+    if _option_value(args, "-f", "--output-format") is None:
         args += ["--output-format", "csv"]
     return Arrangement((program, *args, "--"), wraps=True)
 
@@ -166,7 +166,7 @@ def _has_profiler(words: Sequence[str]) -> bool:
     return any(word.replace("_", "-").startswith("--profiler-config") for word in words)
 
 
-def _given(args: Sequence[str], *names: str) -> str | None:
+def _option_value(args: Sequence[str], *names: str) -> str | None:
     """Return the value of an option of a profiler, or None if it is not given."""
     for name in names:
         values = values_of(args, name)

@@ -249,12 +249,14 @@ class InferenceServer(abc.ABC):
             self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
         )
         if not ports.is_free(self.port):
-            who = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port))
+            holders = ", ".join(
+                "%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port)
+            )
             raise ServerStartupError(
                 "port %d is in use" % self.port,
                 cause=Cause.PORT_IN_USE,
                 hint="it is held by %s; stop that, or choose another port"
-                % (who or "a connection, or a process of another user"),
+                % (holders or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
         command = self._under_profiler(environment, version)
@@ -366,11 +368,12 @@ class InferenceServer(abc.ABC):
             held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
             if held is False:
                 pids = ports.holders(address.port)
-                who = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in pids)
+                holders = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in pids)
                 raise ServerStartupError(
                     "the server that answers on port %d is not the one that was started" % address.port,
                     cause=Cause.FOREIGN_SERVER,
-                    hint="%s listens there; stop that, or choose another port" % (who or "a process of another user"),
+                    hint="%s listens there; stop that, or choose another port"
+                    % (holders or "a process of another user"),
                     log_tail=self._tail(),
                     command=mask_command(self._command),
                 )

@@ -56,7 +56,7 @@ class EngineProcess:
         self._known: set[Identity] = set()
         self._changed = threading.Condition()
         self._said_gone = False
-        self._gone = False
+        self._all_ended = False
         """Whether no process is left, the keeper included."""
         self._sending = threading.Lock()
         self._owner = os.getpid()
@@ -104,11 +104,11 @@ class EngineProcess:
 
     def has_gone(self) -> bool:
         """Whether no process of the engine is left."""
-        return self._gone
+        return self._all_ended
 
     def wait_until_gone(self, timeout: float) -> bool:
         """Wait until no process of the engine is left; return whether that came."""
-        return self._wait_for(lambda: self._gone, timeout)
+        return self._wait_for(lambda: self._all_ended, timeout)
 
     def wait_for_exit(self, timeout: float) -> bool:
         """Wait for the first process to end; return whether it has."""
@@ -117,7 +117,7 @@ class EngineProcess:
     def members(self) -> list[Stat]:
         """Return the engine's living processes, and remember them for when the keeper is gone."""
         everything = processes.all_processes()
-        if self._gone:
+        if self._all_ended:
             found = []
         elif self.keeper_lost:
             found = processes.belongs_to(everything, self._known, self.pid)
@@ -167,7 +167,7 @@ class EngineProcess:
             raise ServerStartupError("a word of the command or a variable contains a NUL", cause=Cause.INVALID_VALUE)
         payload = b"\0".join([str(len(words)).encode(), os.fsencode(directory), *words, *variables]) + b"\0"
         self._order("launch %d" % len(payload), payload)
-        if not self._wait_for(lambda: self.pid > 0 or bool(self.failure) or self._gone, KEEPER_SECONDS):
+        if not self._wait_for(lambda: self.pid > 0 or bool(self.failure) or self._all_ended, KEEPER_SECONDS):
             raise ServerStartupError("the keeper did not start the engine", cause=Cause.KEEPER)
         if self.failure:
             raise ServerStartupError("cannot run %s: %s" % (self.args[0], self.failure), cause=Cause.NOT_FOUND)
@@ -192,7 +192,7 @@ class EngineProcess:
             self.keeper_lost = True
             self._sweep()
             self._update(returncode=-signal.SIGKILL if self.returncode is None else self.returncode)
-        self._update(gone=True, returncode=127 if self.returncode is None else None)
+        self._update(all_ended=True, returncode=127 if self.returncode is None else None)
         self._control.close()
 
     def _hear(self, line: str) -> None:
@@ -217,14 +217,14 @@ class EngineProcess:
         pid: int | None = None,
         failure: str | None = None,
         returncode: int | None = None,
-        gone: bool = False,
+        all_ended: bool = False,
     ) -> None:
         with self._changed:
             ended = returncode is not None and self.returncode is None
             self.pid = self.pid if pid is None else pid
             self.failure = self.failure if failure is None else failure
             self.returncode = self.returncode if returncode is None else returncode
-            self._gone = self._gone or gone
+            self._all_ended = self._all_ended or all_ended
             self._changed.notify_all()
         if ended and self.on_exit is not None:
             threading.Thread(target=self.on_exit, name="inference-server-exit", daemon=True).start()
@@ -251,9 +251,9 @@ def hire_keeper(command: Sequence[str], stdout: int, stderr: int) -> EngineProce
 
     `stdout` and `stderr` are file descriptors, which the caller closes.
     """
-    ours, theirs = socket.socketpair()
+    own_end, keeper_end = socket.socketpair()
     try:
-        descriptors = (theirs.fileno(), stdout, stderr)
+        descriptors = (keeper_end.fileno(), stdout, stderr)
         keeper = subprocess.Popen(  # noqa: S603 - this interpreter, and our own file
             [sys.executable, "-I", "-S", KEEPER, *(str(each) for each in descriptors), str(os.getpid())],
             stdin=subprocess.DEVNULL,
@@ -263,14 +263,14 @@ def hire_keeper(command: Sequence[str], stdout: int, stderr: int) -> EngineProce
             start_new_session=True,
             cwd="/",
         )
-        return EngineProcess(command, keeper, ours)
+        return EngineProcess(command, keeper, own_end)
     except BaseException:
         # The keeper leaves when its lifeline ends, and so does Ctrl-C at any moment.
         with contextlib.suppress(OSError):
-            ours.shutdown(socket.SHUT_RDWR)
+            own_end.shutdown(socket.SHUT_RDWR)
         raise
     finally:
-        theirs.close()
+        keeper_end.close()
 
 
 def _forget_in_child() -> None:

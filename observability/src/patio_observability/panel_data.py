@@ -82,8 +82,8 @@ class Order:
         """Return the path and the parameters."""
         if self.instant:
             return "query", {"query": self.expr, "time": f"{span.end:.3f}"}
-        times = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}", "step": f"{span.step:.3f}"}
-        return "query_range", {"query": self.expr, **times}
+        period = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}", "step": f"{span.step:.3f}"}
+        return "query_range", {"query": self.expr, **period}
 
 
 def last(seconds: float, now: float) -> Span:
@@ -127,10 +127,10 @@ def collected(dashboard: Dashboard, span: Span, ask: Ask) -> dict[str, Any]:
     values = values_of(dashboard)
     windows = span.windows
     options: dict[str, list[str]] = {}
-    times = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}"}
+    period = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}"}
     for variable in dashboard.variables:
         if isinstance(variable, LabelValues):
-            query = {"match[]": substituted(variable.series, values), **times}
+            query = {"match[]": substituted(variable.series, values), **period}
             options[variable.name] = ask(f"label/{variable.label}/values", query)
     source = json.loads(grafana.write(dashboard))
     results = [

@@ -306,39 +306,39 @@ async def test_group_nested_deeply_is_rejected_with_a_message() -> None:
 
 
 async def test_status_of_each_group_is_told_until_it_is_gone() -> None:
-    told: dict[tuple[str, str], ObjectState | None] = {}
+    states: dict[tuple[str, str], ObjectState | None] = {}
     api = MemoryApi()
-    async with operator(api) as one:
-        one.reconciler.on_status = lambda namespace, name, state: told.update({(namespace, name): state})
+    async with operator(api) as running:
+        running.reconciler.on_status = lambda namespace, name, state: states.update({(namespace, name): state})
         api.put(GROUPS, group("g", role(), leader_worker()))
         api.put(GROUPS, group("odd") | {"spec": {"roles": [{"name": "w", "replicas": "many"}]}})
-        await until("both are told", lambda: len(told) == 2, lambda: told)
-        await one.settled()
-        assert told["team", "g"] == ObjectState("False", "RoleNotReady", (2, 0))
-        assert told["team", "odd"] == ObjectState("False", "InvalidSpec", (1, 0))
+        await until("both are told", lambda: len(states) == 2, lambda: states)
+        await running.settled()
+        assert states["team", "g"] == ObjectState("False", "RoleNotReady", (2, 0))
+        assert states["team", "odd"] == ObjectState("False", "InvalidSpec", (1, 0))
         api.remove(f"{GROUPS}/g")
-        await until("it is gone", lambda: told["team", "g"] is None, lambda: told)
+        await until("it is gone", lambda: states["team", "g"] is None, lambda: states)
 
 
 async def test_groups_of_upstream_are_told_as_none() -> None:
-    told: list[ObjectState | None] = []
+    states: list[ObjectState | None] = []
     api = MemoryApi()
-    async with operator(api, observing=lambda: True) as one:
-        one.reconciler.on_status = lambda namespace, name, state: told.append(state)
+    async with operator(api, observing=lambda: True) as running:
+        running.reconciler.on_status = lambda namespace, name, state: states.append(state)
         api.put(GROUPS, group("g", role()))
-        await until("a pass", lambda: one.passes)
-        await one.settled()
-        assert {*told} == {None}
+        await until("a pass", lambda: running.passes)
+        await running.settled()
+        assert {*states} == {None}
 
 
 async def test_group_that_becomes_upstreams_is_told_as_gone() -> None:
-    told: list[ObjectState | None] = []
+    states: list[ObjectState | None] = []
     observing = False
     api = MemoryApi()
-    async with operator(api, observing=lambda: observing) as one:
-        one.reconciler.on_status = lambda namespace, name, state: told.append(state)
+    async with operator(api, observing=lambda: observing) as running:
+        running.reconciler.on_status = lambda namespace, name, state: states.append(state)
         api.put(GROUPS, group("g", role()))
-        await until("its status", lambda: told and told[-1])
+        await until("its status", lambda: states and states[-1])
         observing = True
-        one.groups.add_all()
-        await until("it is gone", lambda: told[-1] is None, lambda: told)
+        running.groups.add_all()
+        await until("it is gone", lambda: states[-1] is None, lambda: states)

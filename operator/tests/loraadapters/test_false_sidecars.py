@@ -214,7 +214,7 @@ async def test_loopback_pod_is_reported_as_not_polled() -> None:
 
     async with serving(answering) as port, following(port, ask_loopback=False) as watch:
         seen = await problem(watch)
-        assert (seen.asked, seen.answer) == (True, None)
+        assert (seen.polled, seen.answer) == (True, None)
         assert "the operator does not poll it" in seen.problem
     assert requests == []
 
@@ -238,7 +238,7 @@ async def test_descriptors_used_up_say_nothing_of_a_sidecar(monkeypatch: pytest.
         used_up = True
         seen = await problem(watch)
         assert "operator cannot poll the sidecar" in seen.problem
-        assert (seen.unreachable_since, seen.asked, seen.ever_answered) == (None, False, True)
+        assert (seen.unreachable_since, seen.polled, seen.ever_answered) == (None, False, True)
         assert seen.last is not None
 
 

@@ -73,13 +73,13 @@ class Orders:
     """Keeps the orders that were given."""
 
     def __init__(self) -> None:
-        self.given: list[Load | Unload] = []
+        self.dispatched: list[Load | Unload] = []
 
     def rejections(self, *_: object) -> dict[Any, Any]:
         return {}
 
     def dispatch(self, orders: Iterable[Load | Unload], _: Mapping[str, Observation]) -> None:
-        self.given += orders
+        self.dispatched += orders
 
     async def close(self) -> None:
         return None
@@ -132,7 +132,7 @@ class Running:
 
     def loads(self) -> set[str]:
         """Names of the LoraAdapters that something was ordered for."""
-        return {order.adapter for order in self.orders.given if isinstance(order, Load)}
+        return {order.adapter for order in self.orders.dispatched if isinstance(order, Load)}
 
     def ready(self, name: str) -> tuple[str, str]:
         status = self.api.get("loraadapters", name).get("status") or {}

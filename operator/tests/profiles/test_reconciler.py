@@ -156,13 +156,13 @@ async def test_nothing_is_kept_of_a_profile_that_is_gone() -> None:
 
 
 async def test_status_of_each_profile_is_told_until_it_is_gone() -> None:
-    told: list[tuple[str, ObjectState | None]] = []
+    states: list[tuple[str, ObjectState | None]] = []
     api = fleet(3)
     async with operator(api) as (reconciler, now):
-        reconciler.on_status = lambda name, state: told.append((name, state))
+        reconciler.on_status = lambda name, state: states.append((name, state))
         await passes(reconciler, now, api, 2)
-        assert told[-1] == ("patio", ObjectState("False", "Rolling", (0, 3)))
+        assert states[-1] == ("patio", ObjectState("False", "Rolling", (0, 3)))
         api.remove(f"{PROFILES}/patio")
         now[0] += 5
         await reconciler.reconcile(("patio",))
-        assert told[-1] == ("patio", None)
+        assert states[-1] == ("patio", None)

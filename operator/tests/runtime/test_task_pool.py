@@ -19,17 +19,17 @@ class Ends:
 
     def __init__(self) -> None:
         self.namespaces: list[str] = []
-        self._told = asyncio.Event()
+        self._called = asyncio.Event()
 
     def __call__(self, namespace: str) -> None:
         self.namespaces.append(namespace)
-        self._told.set()
+        self._called.set()
 
     async def reach(self, number: int) -> None:
         async with asyncio.timeout(DEADLINE):
             while len(self.namespaces) < number:
-                self._told.clear()
-                await self._told.wait()
+                self._called.clear()
+                await self._called.wait()
 
 
 async def test_task_in_progress_is_not_begun_again() -> None:

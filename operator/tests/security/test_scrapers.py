@@ -21,12 +21,12 @@ class ReviewingApi:
     """What an API server says of tokens: `good` may read metrics, `other` may not, all others are not known."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Resource, Object]] = []
+        self.requests: list[tuple[Resource, Object]] = []
         self.fault: Exception | None = None
         self.slow: asyncio.Event | None = None
 
     async def create(self, kind: Resource, body: Object) -> Object:
-        self.asked.append((kind, body))
+        self.requests.append((kind, body))
         if self.slow is not None:
             await self.slow.wait()
         if self.fault is not None:
@@ -49,7 +49,7 @@ async def test_token_is_reviewed_and_its_user_asked_about() -> None:
     api = ReviewingApi()
     admitting, _ = scrapers_of(api)
     assert await admitting.rejection("Bearer good") is None
-    (first, review), (second, access) = api.asked
+    (first, review), (second, access) = api.requests
     assert (first, review["spec"]) == (TOKEN_REVIEW, {"token": "good"})
     assert second is SUBJECT_ACCESS_REVIEW
     assert access["spec"] == {
@@ -77,7 +77,7 @@ async def test_user_without_the_right_and_unknown_tokens_are_denied() -> None:
 async def test_header_without_a_token_asks_nothing(header: str | None) -> None:
     api = ReviewingApi()
     assert await scrapers_of(api)[0].rejection(header) == NO_TOKEN
-    assert not api.asked
+    assert not api.requests
 
 
 def test_scheme_is_read_in_any_case_and_token_at_the_limit() -> None:
@@ -96,11 +96,11 @@ async def test_answer_is_remembered_for_a_while_and_asked_again() -> None:
         first = await admitting.rejection(header)
         now[0] += seconds - 0.5
         assert await admitting.rejection(header) == first
-        assert len(api.asked) == questions
+        assert len(api.requests) == questions
         now[0] += 1
         assert await admitting.rejection(header) == first
-        assert len(api.asked) == 2 * questions
-        api.asked.clear()
+        assert len(api.requests) == 2 * questions
+        api.requests.clear()
 
 
 async def test_right_that_is_taken_away_ends_within_a_minute() -> None:
@@ -117,16 +117,16 @@ async def test_flood_of_unknown_tokens_shuts_no_scraper_out() -> None:
     api = ReviewingApi()
     admitting, now = scrapers_of(api)
     assert await admitting.rejection("Bearer good") is None
-    api.asked.clear()
+    api.requests.clear()
     answers = [await admitting.rejection(f"Bearer bad-{number}") for number in range(1000)]
-    assert len(api.asked) <= scrapers.AT_ONCE
+    assert len(api.requests) <= scrapers.AT_ONCE
     assert answers[-1] == TOO_MANY
     now[0] += scrapers.ADMITTED_SECONDS
     for number in range(1000):
         await admitting.rejection(f"Bearer worse-{number}")
-    api.asked.clear()
+    api.requests.clear()
     assert await admitting.rejection("Bearer good") is None
-    assert len(api.asked) == 2, "asked again, and not kept out by the others"
+    assert len(api.requests) == 2, "asked again, and not kept out by the others"
     now[0] += 1 / scrapers.PER_SECOND + 0.1
     assert await admitting.rejection("Bearer good-too") is None, "a new scraper gets its turn"
 
@@ -155,7 +155,7 @@ async def test_scrapes_at_the_same_time_share_one_question() -> None:
     results = await asyncio.gather(*asking, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert results[1:] == [None] * 4
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
 @pytest.mark.parametrize("fault", [RetryableApiError(0, "away"), InvalidError(403, "forbidden"), TimeoutError()])

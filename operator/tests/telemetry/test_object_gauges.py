@@ -142,21 +142,21 @@ def test_object_deleted_between_slices_is_gone() -> None:
 
 def test_counts_are_those_of_the_objects_after_any_changes() -> None:
     rng = random.Random(7)
-    gauges, there = ObjectGauges(LORA_ADAPTER), {}
+    gauges, states = ObjectGauges(LORA_ADAPTER), {}
     for _ in range(2000):
         name = f"a{rng.randrange(20)}"
         state = rng.choice([None, READY, LOADING, ObjectState("False", "NoCapacity", (1, 0, 0, 1))])
         gauges.put("team", name, state)
         if state is None:
-            there.pop(name, None)
+            states.pop(name, None)
         else:
-            there[name] = state
+            states[name] = state
         if rng.random() < 0.1:
             samples(gauges)
     found = samples(gauges)
     counted = {labels: value for (name, labels), value in found.items() if name == "loraadapters" and value}
     wanted: dict[tuple[str, str], int] = {}
-    for state in there.values():
+    for state in states.values():
         wanted[state.status, state.reason] = wanted.get((state.status, state.reason), 0) + 1
     assert counted == wanted
-    assert {labels[1] for name, labels in found if name == "loraadapter_ready"} == set(there)
+    assert {labels[1] for name, labels in found if name == "loraadapter_ready"} == set(states)

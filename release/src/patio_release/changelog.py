@@ -38,4 +38,6 @@ def changes(text: str) -> list[dict[str, str]]:
             found.append({"kind": kind, "description": line.removeprefix("- ").strip()})
         elif line.startswith("  ") and line.strip() and found:
             found[-1]["description"] += " " + line.strip()
-    return [one | {"description": re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", one["description"])} for one in found]
+    return [
+        change | {"description": re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", change["description"])} for change in found
+    ]

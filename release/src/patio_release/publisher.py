@@ -135,7 +135,9 @@ def release(request: Request, report: Report) -> Mapping[str, str]:
     """
     tree = read_tree(request.root, request.base)
     if refused := plan.refusals(tree):
-        raise ReleaseError("\n".join([f"{tree.version.tag} cannot be released:", *(f"- {one}" for one in refused)]))
+        raise ReleaseError(
+            "\n".join([f"{tree.version.tag} cannot be released:", *(f"- {reason}" for reason in refused)])
+        )
     work = _begin(request, tree, ensure_tools(report), report)
     for number, step in enumerate(STEPS, start=1):
         report(f"{number}/{len(STEPS)} {step.value}")

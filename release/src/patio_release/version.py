@@ -117,9 +117,9 @@ def renewed(content: str, place: Place, version: Version) -> str:
 def disagreements(found: list[Found], version: Version) -> list[str]:
     """Say, for every place with another version than the source, which file has which."""
     return [
-        f"{one.file} has {one.text}"
-        for one in found
-        if one.text != (version.python if one.place.is_python else version.text)
+        f"{occurrence.file} has {occurrence.text}"
+        for occurrence in found
+        if occurrence.text != (version.python if occurrence.place.is_python else version.text)
     ]
 
 
@@ -152,7 +152,11 @@ def read_all(root: Path) -> list[Found]:
     """
     everything: list[Found] = []
     for place in PLACES:
-        here = [one for file in _files(root, place) for one in found_in(file, (root / file).read_text(), place)]
+        here = [
+            occurrence
+            for file in _files(root, place)
+            for occurrence in found_in(file, (root / file).read_text(), place)
+        ]
         if not here:
             raise ReleaseError(f"no {place.files} has a version after {place.before!r}: correct PLACES in version.py")
         everything += here

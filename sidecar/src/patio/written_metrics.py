@@ -50,8 +50,8 @@ class _Series(Written):
         # One search for all: hardly ever is there anything to escape.
         escapes = _SPECIAL.search("".join(chain.from_iterable(values))) is not None
         lines = [
-            f"{form.format(*map(_escaped, given) if escapes else given)} {_number(value)}\n"
-            for given, value in values.items()
+            f"{form.format(*map(_escaped, label_values) if escapes else label_values)} {_number(value)}\n"
+            for label_values, value in values.items()
         ]
         text = "".join((f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n", *lines)).encode()
         super().__init__(name.removesuffix("_total") if kind == _COUNTER else name, documentation, kind, text)
@@ -63,7 +63,10 @@ class _Series(Written):
     def samples(self) -> list[Sample]:
         """The same as objects, for other formats. Not kept: of thousands of adapters they are megabytes."""
         name, values = self._made_of
-        return [Sample(name, dict(zip(self._labelnames, given, strict=True)), value) for given, value in values.items()]
+        return [
+            Sample(name, dict(zip(self._labelnames, label_values, strict=True)), value)
+            for label_values, value in values.items()
+        ]
 
     @samples.setter
     def samples(self, _: list[Sample]) -> None:

@@ -82,8 +82,8 @@ def test_adapter_loaded_again_after_its_unload_leaves_again() -> None:
 
 def test_engine_that_is_gone_brings_nothing_back() -> None:
     snapshot = AdapterSnapshot(with_unloaded(desired(), "a", "/a"), engine(), life=1)
-    gone, _ = poll(snapshot, down(NotListeningError("http://x")))
-    assert not gone.desired.unloaded
+    stopped, _ = poll(snapshot, down(NotListeningError("http://x")))
+    assert not stopped.desired.unloaded
     paused, _ = poll(snapshot, down(RetryableError(EngineReason.ENGINE_ERROR, "paused")))
     assert paused.desired.unloaded == {"a": "/a"}
 

@@ -436,7 +436,7 @@ async def test_sigterm_waits_for_the_drain_of_an_engines_hook(tmp_path: Path) ->
         draining = asyncio.create_task(pod.client.drain(20))
 
         async def has_begun() -> bool:
-            return "drain begins" in local_machine.said("pod-0-sidecar")
+            return "drain begins" in local_machine.read_log("pod-0-sidecar")
 
         await eventually(has_begun, "the drain begins")
         assert pod.sidecar is not None

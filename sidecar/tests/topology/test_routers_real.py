@@ -72,7 +72,7 @@ async def test_worker_is_listed_with_ready_engine_and_over_restarts(kind: str, l
     remaining = await router.workers()
     assert [worker["status"] for worker in remaining.values()] in ([], ["draining"])
     assert (await local_machine.http.get(f"{pod.url}/health")).status_code == 200
-    assert "sekret" not in local_machine.said("pod-0-sidecar")
+    assert "sekret" not in local_machine.read_log("pod-0-sidecar")
 
 
 @with_both
@@ -104,7 +104,7 @@ async def test_drained_pod_gets_nothing_more_and_ends_what_it_has(kind: str, loc
     # A router that is gone holds no end up.
     await kill(router.process)
     assert await pods[1].terminate_sidecar() == 0
-    assert "exiting while a router still lists" in local_machine.said("pod-1-sidecar")
+    assert "exiting while a router still lists" in local_machine.read_log("pod-1-sidecar")
 
 
 async def stream(router: RouterProcess, tokens: int) -> str | None:
@@ -158,7 +158,7 @@ async def test_router_that_ignores_prefill_worker_gets_one_order(kind: str, loca
 
     await eventually(readings, "the router is read again")
     await pod.reaches("Failed", "RouterModeMismatch")
-    assert local_machine.said("pod-0-sidecar").count("worker add") == 1
+    assert local_machine.read_log("pod-0-sidecar").count("worker add") == 1
 
 
 @with_both

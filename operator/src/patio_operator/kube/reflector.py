@@ -78,7 +78,7 @@ class Reflector(Generic[T]):
         self._written: list[Object] | None = None
         self._failures = 0
         self._heard = False
-        self._asked: list[asyncio.Future[None]] = []
+        self._relists: list[asyncio.Future[None]] = []
         self._ask = asyncio.Event()
         self._lost = asyncio.Event()
         self._handlers: list[EventHandler[T]] = []
@@ -136,7 +136,7 @@ class Reflector(Generic[T]):
     async def relist(self) -> None:
         """List everything again at once, and wait for that; `run` does it, so that no event falls in between."""
         done = asyncio.get_running_loop().create_future()
-        self._asked.append(done)
+        self._relists.append(done)
         self._ask.set()
         await done
 
@@ -160,7 +160,7 @@ class Reflector(Generic[T]):
         """Keep them until cancelled."""
         while True:
             self._ask.clear()
-            error = await self._kept_until_lost(len(self._asked))
+            error = await self._kept_until_lost(len(self._relists))
             if error is not None and not self._ask.is_set():
                 await self._rest(error)
 
@@ -170,10 +170,10 @@ class Reflector(Generic[T]):
             version = await self._until_asked(self._list())
             if version is None:
                 return None
-            for done in self._asked[:waiting]:
+            for done in self._relists[:waiting]:
                 if not done.done():
                     done.set_result(None)
-            del self._asked[:waiting]
+            del self._relists[:waiting]
             if not version:
                 raise ApiError(0, "the list has no version to watch from")
             while version:

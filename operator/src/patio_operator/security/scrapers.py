@@ -77,7 +77,7 @@ class Scrapers:
             admitted_before = admitted is not None and now - admitted.at < KNOWN_SECONDS
             if not admitted_before and not self._may_ask(now):
                 return TOO_MANY
-            asking = self._asking[digest] = asyncio.create_task(self._asked(token), name="review of a scraper")
+            asking = self._asking[digest] = asyncio.create_task(self._review(token), name="review of a scraper")
             asking.add_done_callback(lambda task: self._remember(digest, task))
         return await asyncio.shield(asking)
 
@@ -89,7 +89,7 @@ class Scrapers:
         self._allowance -= 1
         return True
 
-    async def _asked(self, token: str) -> ScraperRejection | None:
+    async def _review(self, token: str) -> ScraperRejection | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reviewed = await self._create(TOKEN_REVIEW, scraper_rules.token_review(token))

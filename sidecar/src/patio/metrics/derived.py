@@ -137,10 +137,10 @@ def http_responses(samples: Sequence[Read]) -> Iterable[Sample]:
 def _response(text: bytes) -> tuple[Labels, bytes]:
     """Return the labels that stay, and the class; an empty one for a response that does not count."""
     labels = _parsed(text)
-    given = dict(labels)
+    values = dict(labels)
     kept = _key(tuple(label for label in labels if label[0] not in _OF_HTTP))
-    path = given.get(b"handler", given.get(b"endpoint", b""))
-    status = given.get(b"status", given.get(b"status_code", b""))
+    path = values.get(b"handler", values.get(b"endpoint", b""))
+    status = values.get(b"status", values.get(b"status_code", b""))
     counts = path not in _NOT_OF_USERS and _STATUS.fullmatch(status) is not None
     return kept, status[:1] + b"xx" if counts else b""
 

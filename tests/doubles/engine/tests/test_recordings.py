@@ -282,7 +282,7 @@ class SglangServer:
     before: Before = field(default_factory=dict)
 
 
-async def _gone(_: httpx.AsyncClient, double: Double) -> None:
+async def _files_deleted(_: httpx.AsyncClient, double: Double) -> None:
     shutil.rmtree(double.engine.core.settings.model.partition("/models/")[0] + "/rec/lt")
 
 
@@ -316,7 +316,7 @@ SGLANG_SERVERS = {
             # Steps of the recording that it does not show; its later lists do.
             "v1/models after unloads": _without_empty_and_p1,
             "reload a0 from lora0": _without_a0,
-            "completion with tiny:t, files gone": _gone,
+            "completion with tiny:t, files gone": _files_deleted,
         },
     ),
     "B": SglangServer(("B",), {"max_loaded_loras": 2}, before={"v1/models #7": _others_evict_a0}),

@@ -37,7 +37,7 @@ def install_metrics_server(kube: Kube, report: Callable[[str], None]) -> None:
     """Install metrics-server, and wait until the API server has it."""
     load_guests(e2e_cluster.connect(report=report), ("metrics-server",), report)
     objects = _rendered(kube, module_folder("metrics-server", METRICS_SERVER) / "manifests" / "base")
-    (deployment,) = [one for one in objects if one["kind"] == "Deployment"]
+    (deployment,) = [manifest for manifest in objects if manifest["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     # The kubelet's certificate is by the cluster's own authority, of which metrics-server knows nothing.
     container["args"] += ["--kubelet-insecure-tls"]
@@ -52,15 +52,15 @@ def remove_metrics_server(kube: Kube) -> None:
 
 
 def _rendered(kube: Kube, folder: Any) -> Objects:
-    return [one for one in yaml.safe_load_all(kube.kubectl("kustomize", str(folder))) if one]
+    return [manifest for manifest in yaml.safe_load_all(kube.kubectl("kustomize", str(folder))) if manifest]
 
 
 def _apply(kube: Kube, objects: Objects, images: dict[str, str]) -> None:
     """Apply published objects, with our images and with probes that do not wait first."""
-    for one in objects:
-        if one["kind"] != "Deployment":
+    for manifest in objects:
+        if manifest["kind"] != "Deployment":
             continue
-        for container in one["spec"]["template"]["spec"]["containers"]:
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
             container |= {"image": images[container["name"]], "imagePullPolicy": "IfNotPresent"}
             container["readinessProbe"] |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 60}
     text = yaml.safe_dump_all(objects)
@@ -73,6 +73,6 @@ def _wait(kube: Kube, service: str) -> None:
     until(
         f"{service} available",
         lambda: kube.get(path) or {},
-        lambda one: condition(one, "Available").get("status") == "True",
+        lambda found: condition(found, "Available").get("status") == "True",
         within=90,
     )

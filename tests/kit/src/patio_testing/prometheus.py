@@ -29,9 +29,9 @@ VERSION = "3.16.0"
 SECONDS = 2
 """Between two scrapes, and between two evaluations of the rules."""
 MONITORS = (
-    *(f"monitoring.{one}.enabled=true" for one in ("podMonitor", "serviceMonitor", "rules")),
-    *(f"monitoring.{one}.interval={SECONDS}s" for one in ("podMonitor", "serviceMonitor")),
-    *(f"monitoring.{one}.scrapeTimeout={SECONDS}s" for one in ("podMonitor", "serviceMonitor")),
+    *(f"monitoring.{kind}.enabled=true" for kind in ("podMonitor", "serviceMonitor", "rules")),
+    *(f"monitoring.{kind}.interval={SECONDS}s" for kind in ("podMonitor", "serviceMonitor")),
+    *(f"monitoring.{kind}.scrapeTimeout={SECONDS}s" for kind in ("podMonitor", "serviceMonitor")),
 )
 """Values of Patio's chart for this Prometheus."""
 DURATION = re.compile(r"(?<![\w.:])(\d+)([smhd])(?![\w(])")
@@ -73,16 +73,16 @@ class Prometheus:
     def healthy(self, job: str) -> set[str]:
         """Return the pods of a job whose last scrape succeeded."""
         targets = self._ask("targets")["activeTargets"]
-        mine = [one["labels"] for one in targets if one["labels"]["job"] == job and one["health"] == "up"]
+        mine = [target["labels"] for target in targets if target["labels"]["job"] == job and target["health"] == "up"]
         return {labels["pod"] for labels in mine}
 
     def firing(self) -> list[dict[str, str]]:
         """Return the labels of the alerts that fire."""
-        return [one["labels"] for one in self._ask("alerts")["alerts"] if one["state"] == "firing"]
+        return [alert["labels"] for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"]
 
     def rules(self) -> dict[str, str]:
         """Return the health of every alerting rule by its name: `ok`, once it was evaluated."""
-        return {one["name"]: one["health"] for group in self._ask("rules")["groups"] for one in group["rules"]}
+        return {rule["name"]: rule["health"] for group in self._ask("rules")["groups"] for rule in group["rules"]}
 
 
 def install_operator(kube: Kube, report: Callable[[str], None]) -> None:
@@ -130,7 +130,7 @@ def start_plain(kube: Kube, scrape_configs: Iterable[Mapping[str, Any]]) -> Prom
     rules = (ROOT / "charts/patio/rules/patio.rules.yaml").read_text()
     configuration = {
         "global": {"scrape_interval": "10s", "evaluation_interval": "10s"},
-        "scrape_configs": [dict(one) for one in scrape_configs],
+        "scrape_configs": [dict(job) for job in scrape_configs],
         "rule_files": ["/etc/patio/patio.rules.yaml"],
     }
     data = {"prometheus.yaml": yaml.safe_dump(configuration), "patio.rules.yaml": rules}
@@ -158,7 +158,7 @@ def hastened(rules: Mapping[str, Any], name: str, factor: int) -> dict[str, Any]
     """
 
     def shorter(text: str) -> str:
-        return DURATION.sub(lambda one: f"{max(int(one[1]) * IN_SECONDS[one[2]] // factor, 4 * SECONDS)}s", text)
+        return DURATION.sub(lambda match: f"{max(int(match[1]) * IN_SECONDS[match[2]] // factor, 4 * SECONDS)}s", text)
 
     groups = [
         {
@@ -186,7 +186,7 @@ def hastened(rules: Mapping[str, Any], name: str, factor: int) -> dict[str, Any]
 
 def _ready(kube: Kube, pod: str) -> Prometheus:
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}"
-    until(f"{pod} ready", lambda: kube.get(path), lambda one: bool(one) and is_ready(one), within=90)
+    until(f"{pod} ready", lambda: kube.get(path), lambda found: bool(found) and is_ready(found), within=90)
     return Prometheus(kube, pod)
 
 

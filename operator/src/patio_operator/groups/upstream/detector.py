@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 """Seconds. A controller that is being installed needs longer than this to pull its image and start."""
 
-Asked = Literal["auto", "manage", "observe", "off"]
+Mode = Literal["auto", "manage", "observe", "off"]
 
 
 class UpstreamDetector:
     """Looks for upstream's controller, unless the settings say who realises groups."""
 
-    def __init__(self, client: KubeClient, mode: Asked, namespaces: Collection[str], own_service: str) -> None:
+    def __init__(self, client: KubeClient, mode: Mode, namespaces: Collection[str], own_service: str) -> None:
         """Take the namespaces where upstream's controller may be, and the name of Patio's own webhook Service."""
         self._client = client
-        self._asked = mode
+        self._mode = mode
         self._namespaces = namespaces
         self._own_service = own_service
         self._on_change: Callable[[], None] = lambda: None
@@ -46,8 +46,8 @@ class UpstreamDetector:
     def start(self, on_change: Callable[[], None]) -> None:
         """Begin with what is asked for. `on_change` is called whenever `observing` has become something else."""
         self._on_change = on_change
-        if self._asked != "auto":
-            self._judge(detection.Detection(self._asked != "manage", f"the operator is set to {self._asked}"))
+        if self._mode != "auto":
+            self._judge(detection.Detection(self._mode != "manage", f"the operator is set to {self._mode}"))
 
     @property
     def observing(self) -> bool:
@@ -75,7 +75,7 @@ class UpstreamDetector:
 
     async def check(self) -> str | None:
         """Look once; return why the API server did not say, if it did not. What was known stays then."""
-        if self._asked != "auto":
+        if self._mode != "auto":
             return None
         try:
             found = detection.signs(await self._read(), self._client.now())

@@ -160,7 +160,7 @@ def observe(snapshot: Snapshot) -> Iterator[ObservedPod]:
             sidecar,
             reports={} if answer is None else {report.lora_name: report for report in answer.adapters},
             silent=sidecar.answer is None,
-            unasked=not sidecar.asked and pod.ip is not None and (pod.ready or bool(pod.serving)),
+            unasked=not sidecar.polled and pod.ip is not None and (pod.ready or bool(pod.serving)),
             rejections=rejections.get(pod.uid, {}),
             unlabelled_at=unlabelled_at.get(pod.uid, {}),
             now=snapshot.now,

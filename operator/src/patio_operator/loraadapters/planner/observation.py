@@ -75,7 +75,7 @@ class Observation:
     """What it answered before it fell silent: who had what, not what is."""
 
     @property
-    def asked(self) -> bool:
+    def polled(self) -> bool:
         """Whether it is known to answer or not to."""
         return self.answer is not None or self.unreachable_since is not None
 

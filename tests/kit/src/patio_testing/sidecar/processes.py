@@ -60,7 +60,7 @@ class Machine:
 
         await eventually(check, f"{url} answers", every=ASK_EVERY)
 
-    def said(self, log: str) -> str:
+    def read_log(self, log: str) -> str:
         return (self.folder / f"{log}.log").read_text()
 
 
@@ -197,7 +197,7 @@ class PodProcesses:
         try:
             await eventually(check, f"{self.name} is {state}", every=ASK_EVERY)
         except AssertionError as error:
-            log = self.machine.said(f"{self.name}-sidecar")[-2000:]
+            log = self.machine.read_log(f"{self.name}-sidecar")[-2000:]
             raise AssertionError(f"{error}; {await self.topology()}; {log}") from None
 
     async def terminate_sidecar(self) -> int:
