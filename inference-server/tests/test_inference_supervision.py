@@ -30,8 +30,10 @@ STARTS = 1000 if LONG else 4
 
 OWNER = textwrap.dedent(
     """
-    import os, sys, threading, time
+    import os, signal, sys, threading, time
     from inference_server import CustomServer
+    # A shell's background jobs ignore Ctrl-C, and so do their children; it is this process's matter here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     fake, tree, port, output, how = sys.argv[1:]
     variables = {"FAKE_TREE": tree}
     if how == "hang":

@@ -248,11 +248,11 @@ async def test_group_of_megabytes_delays_no_other() -> None:
 
 
 async def test_group_that_is_handed_over_is_taken_down() -> None:
-    told: list[ObjectState | None] = []
+    states: list[ObjectState | None] = []
     api = MemoryApi()
     api.put(GROUPS, group("g", role(), leader_worker()))
     async with operator(api) as running:
-        running.reconciler.on_status = lambda namespace, name, state: told.append(state)
+        running.reconciler.on_status = lambda namespace, name, state: states.append(state)
         await running.settled()
         changed = api.objects[f"{GROUPS}/g"]
         changed["metadata"]["annotations"] = {labels.HAND_OVER: "true"}
@@ -264,7 +264,7 @@ async def test_group_that_is_handed_over_is_taken_down() -> None:
         await until("nothing is left", lambda: not left(), left)
         (ready,) = api.objects[f"{GROUPS}/g"]["status"]["conditions"]
         assert ready["reason"] == "HandedOver"
-        await until("it is told as none of Patio's", lambda: told[-1] is None, lambda: told)
+        await until("it is states as none of Patio's", lambda: states[-1] is None, lambda: states)
 
 
 async def test_group_of_many_pods_is_made_in_several_passes() -> None:
