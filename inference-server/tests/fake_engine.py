@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
@@ -36,7 +35,7 @@ def linger() -> None:
     """Live until something kills it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
-        time.sleep(3600)
+        signal.pause()
 
 
 def grow_tree() -> None:
@@ -105,7 +104,6 @@ def main(arguments: list[str]) -> None:
         grow_tree()
     if os.environ.get("FAKE_HANG"):
         linger()
-    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     Handler.model = value_of(arguments, "--model", "--model-path", "--served-model-name", default="custom")
     server = HTTPServer(("127.0.0.1", int(value_of(arguments, "--port", default="8000"))), Handler)
     if os.environ.get("FAKE_STUBBORN"):

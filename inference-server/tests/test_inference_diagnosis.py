@@ -194,7 +194,7 @@ SAMPLES: list[tuple[str, str, Cause, str]] = [
         Cause.NCCL,
         "NCCL_DEBUG",
     ),
-    ("Linux, ENOSPC", "OSError: [Errno 28] No space left on device: '/root/.cache'", Cause.DISK_FULL, "free space"),
+    ("Linux, ENOSPC", "OSError: [Errno 28] No space left on device: '/var/lib/models'", Cause.DISK_FULL, "free space"),
     ("Linux, EMFILE", "OSError: [Errno 24] Too many open files", Cause.FILE_LIMIT, "ulimit"),
     (
         "vLLM 0.32.0, envs.py",

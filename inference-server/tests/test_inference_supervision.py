@@ -30,7 +30,7 @@ STARTS = 1000 if LONG else 4
 
 OWNER = textwrap.dedent(
     """
-    import os, signal, sys, threading, time
+    import os, signal, sys, threading
     from inference_server import CustomServer
     # A shell's background jobs ignore Ctrl-C, and so do their children; it is this process's matter here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +58,6 @@ OWNER = textwrap.dedent(
         raise RuntimeError("the owner's own error")
     if how == "fork" and os.fork() == 0:
         print("forked", flush=True)
-        time.sleep(3600)
     threading.Event().wait()
     """
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 import shutil
 import sys
@@ -39,9 +40,9 @@ class _Engine(InferenceServer):
         """Return the URLs of the server by name."""
         return endpoints_of(self.engine, self.server_url, self.get_launch_arguments())
 
+    @abc.abstractmethod
     def set_launch_arguments(self, words: Sequence[str]) -> None:
         """Replace the engine's arguments, after they were checked."""
-        raise NotImplementedError
 
     def expected_models(self) -> set[str]:
         """Return the served names, or the model's; nothing if a file may have others."""
