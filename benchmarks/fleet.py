@@ -30,10 +30,10 @@ from kubernetes.aio import client, config
 
 from benchmarks import groups, plans
 from benchmarks.simulated_sidecars import address
-from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_operator.kube.client import KubeClient, Object, Scope
 from patio_operator.kube.resources import LORA_ADAPTER, POD
+from patio_testing.chart import install_chart
 from patio_testing.operator_process import OperatorProcess
 
 ROOT = Path(__file__).parents[1]
@@ -102,9 +102,7 @@ class Environment:
 def environment(pods: int) -> Iterator[Environment]:
     """Start everything, for so many sidecars."""
     with control_plane() as plane, contextlib.ExitStack() as stack:
-        helm = [str(ensure_binaries(["helm"]).helm), "install", "patio", str(ROOT / "charts" / "patio")]
-        where = ["--namespace", "patio-system", "--create-namespace", "--kubeconfig", str(plane.kubeconfig)]
-        subprocess.run([*helm, *where], check=True, stdout=subprocess.DEVNULL)
+        install_chart(plane)
         plane.kubectl("create", "namespace", NAMESPACE)
         command = [sys.executable, "-m", "benchmarks.simulated_sidecars", f"--count={pods}"]
         sidecars = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)

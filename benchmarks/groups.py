@@ -12,7 +12,6 @@ import base64
 import contextlib
 import re
 import ssl
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,11 +24,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_operator.kube.client import KubeClient, Object
 from patio_operator.kube.resources import LEASE, PROFILE, ROLE_BASED_GROUP, SECRET, STATEFUL_SET, Resource
 from patio_operator.webhooks.server import PODS_PATH
+from patio_testing.chart import install_chart
 from patio_testing.kube import until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
 from patio_testing.tcp_proxy import TcpProxy
@@ -58,9 +57,7 @@ class LeaseRecord:
 def operator_behind_delay() -> Iterator[tuple[ControlPlane, OperatorProcess]]:
     """Start an API server with the chart, and the operator behind a network that delays every answer."""
     with control_plane() as plane, tempfile.TemporaryDirectory() as folder:
-        install = [str(ensure_binaries(["helm"]).helm), "install", "patio", str(ROOT / "charts" / "patio")]
-        where = ["--namespace", "patio-system", "--create-namespace", "--kubeconfig", str(plane.kubeconfig)]
-        subprocess.run([*install, *where], check=True, stdout=subprocess.DEVNULL)
+        install_chart(plane)
         plane.kubectl("create", "namespace", NAMESPACE)
         server = urlsplit(plane.server).port
         assert server is not None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from engine_double.samples import write_adapter
+from patio_testing.chart import install_chart
 from patio_testing.engine_pods import EnginePod, MakePod
 from patio_testing.kube import Kube, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
@@ -26,14 +25,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "patio"
 def plane() -> Iterator[ControlPlane]:
     """An API server of our own, with Patio's CRDs and the operator's rights, which converts between versions."""
     with control_plane() as running:
-        subprocess.run(
-            [
-                ensure_binaries(["helm"]).helm,
-                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
-                *("--kubeconfig", running.kubeconfig),
-            ],
-            check=True,
-        )
+        install_chart(running)
         with converting(running):
             yield running
 

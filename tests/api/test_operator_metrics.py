@@ -12,13 +12,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
+from patio_testing.chart import install_chart
 from patio_testing.kube import Kube, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess, free_port
 
-from .conftest import CHART
 from .converter import converting
 from .test_operator_replicas import rbg
 
@@ -36,15 +35,7 @@ def plane() -> Iterator[ControlPlane]:
     """An API server with the chart, whose operator serves its metrics to one service account of `monitoring`."""
     with control_plane() as running:
         values = ("operator.metrics.secure=true", f"{READER}.namespace=monitoring", f"{READER}.name=prometheus")
-        subprocess.run(
-            [
-                ensure_binaries(["helm"]).helm,
-                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
-                *("--kubeconfig", running.kubeconfig),
-                *(f"--set={value}" for value in values),
-            ],
-            check=True,
-        )
+        install_chart(running, *values)
         running.kubectl("create", "namespace", "monitoring")
         for name in ("prometheus", "stranger"):
             running.kubectl("create", "serviceaccount", name, "--namespace", "monitoring")

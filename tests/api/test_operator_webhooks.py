@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
+from patio_testing.chart import install_chart
 from patio_testing.kube import Kube, KubectlError, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
 from patio_testing.webhook_service import webhook_service
@@ -42,14 +41,7 @@ Replicas = Callable[..., list[OperatorProcess]]
 def plane() -> Iterator[ControlPlane]:
     """An API server for these tests alone: what they do to certificates is nobody else's business."""
     with control_plane() as running:
-        subprocess.run(
-            [
-                ensure_binaries(["helm"]).helm,
-                *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
-                *("--kubeconfig", running.kubeconfig),
-            ],
-            check=True,
-        )
+        install_chart(running)
         yield running
 
 

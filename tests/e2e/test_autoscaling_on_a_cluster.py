@@ -154,6 +154,18 @@ def of_adapter(kube: Kube, namespace: str, name: str) -> Callable[[], tuple[int,
     return look
 
 
+def start_adapter(kube: Kube, engine: Engine, namespace: str) -> None:
+    """Make as many engines as there may be, the adapter `translator` on one of them, and a pod for the clients."""
+    everyone = {"matchLabels": {"app": "qwen"}}
+    kube.apply(
+        deployment(engine, namespace, "qwen", MOST),
+        lora_adapter(namespace, "translator", ADAPTERS["lora-a"], selector=everyone, replicas=1, service=True),
+    )
+    wait_for_pods(kube, namespace, MOST, within=90)
+    wait_for_adapter(kube, namespace, "translator")
+    start_clients(kube, namespace)
+
+
 def test_keda_scales_engines_and_no_request_is_lost(
     kube: Kube, engine: Engine, keda: None, steady: str, make_namespace: Callable[[str], str]
 ) -> None:
@@ -173,14 +185,7 @@ def test_keda_scales_an_adapter_and_no_request_is_lost(
     kube: Kube, engine: Engine, keda: None, steady: str, make_namespace: Callable[[str], str]
 ) -> None:
     namespace = make_namespace("autoscaled-adapter")
-    everyone = {"matchLabels": {"app": "qwen"}}
-    kube.apply(
-        deployment(engine, namespace, "qwen", MOST),
-        lora_adapter(namespace, "translator", ADAPTERS["lora-a"], selector=everyone, replicas=1, service=True),
-    )
-    wait_for_pods(kube, namespace, MOST, within=90)
-    wait_for_adapter(kube, namespace, "translator")
-    start_clients(kube, namespace)
+    start_adapter(kube, engine, namespace)
     kube.apply(scaled_object("translator", namespace))
     timeline = Timeline(of_adapter(kube, namespace, "translator"))
     lost = up_and_down(kube, namespace, f"http://translator.{namespace}", "translator", timeline)
@@ -219,14 +224,7 @@ def test_autoscaler_on_metrics_server_scales_an_adapter(
 ) -> None:
     """The selector of its scale subresource names the pods that have the adapter, and these alone are measured."""
     namespace = make_namespace("adapter-by-cpu")
-    everyone = {"matchLabels": {"app": "qwen"}}
-    kube.apply(
-        deployment(fast, namespace, "qwen", MOST),
-        lora_adapter(namespace, "translator", ADAPTERS["lora-a"], selector=everyone, replicas=1, service=True),
-    )
-    wait_for_pods(kube, namespace, MOST, within=90)
-    wait_for_adapter(kube, namespace, "translator")
-    start_clients(kube, namespace)
+    start_adapter(kube, fast, namespace)
     until("the engines are measured", lambda: len(processor_time(kube, namespace)) == MOST, within=90)
     kube.apply(on_processor_time(namespace, "translator", "patio.dev/v1alpha1", "LoraAdapter"))
     timeline = Timeline(of_adapter(kube, namespace, "translator"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from e2e_cluster.base_image import LEFT_OUT, PACKAGES, SUITE, base_key, root_archive
+from e2e_cluster.base_image import PACKAGES, SUITE, base_key, pack, root_archive
 from e2e_cluster.longrun import run_logged
 from e2e_cluster.mounts import remove_folder
 from patio_release.report import Report
@@ -35,13 +35,7 @@ def foreign_archive(cache: Path, report: Report) -> Path:
         fields = subprocess.run(["dpkg-deb", "--field", package], check=True, capture_output=True, text=True).stdout
         listed.append(f"{fields.rstrip()}\nStatus: install ok installed\n")
     (root / "var/lib/dpkg/status").write_text("\n".join(listed))
-    partial = archive.with_suffix(".partial")
-    left_out = [f"--exclude={pattern}" for pattern in LEFT_OUT]
-    tar = ["tar", "--directory", str(root), "--one-file-system", "--numeric-owner", *left_out]
-    run_logged("foreign base", [*tar, "--create", "--file", str(partial), "."], log, report)
-    partial.replace(archive)
-    remove_folder(root)
-    return archive
+    return pack(root, archive, "foreign base", log, report)
 
 
 def push_base(reference: str, cache: Path, store: Path, report: Report) -> None:

@@ -51,21 +51,26 @@ def released(
 def with_names(values: str, registry: str) -> str:
     """Return values.yaml with the images' names in a registry as defaults, comments and order kept."""
     for image in IMAGES:
-        pattern = re.compile(rf"^(    repository: )\S+/{image.name}$", re.MULTILINE)
-        values, count = pattern.subn(rf"\g<1>{registry}/{image.name}", values)
-        if count != 1:
-            raise ReleaseError(f"{VALUES} has no {image.name}.image.repository")
+        missing = f"{VALUES} has no {image.name}.image.repository"
+        values = _replaced(values, rf"^(    repository: )\S+/{image.name}$", f"{registry}/{image.name}", missing)
     return values
 
 
 def with_images(metadata: str, registry: str, digests: Mapping[str, str]) -> str:
     """Return Chart.yaml with the released images in the annotation that Artifact Hub reads."""
     for image in IMAGES:
-        pattern = re.compile(rf"^(    - name: {image.name}\n      image: )\S+$", re.MULTILINE)
-        metadata, count = pattern.subn(rf"\g<1>{registry}/{image.name}@{digests[image.name]}", metadata)
-        if count != 1:
-            raise ReleaseError(f"{METADATA} does not list the image {image.name}")
+        missing = f"{METADATA} does not list the image {image.name}"
+        reference = f"{registry}/{image.name}@{digests[image.name]}"
+        metadata = _replaced(metadata, rf"^(    - name: {image.name}\n      image: )\S+$", reference, missing)
     return metadata
+
+
+def _replaced(text: str, pattern: str, value: str, missing: str) -> str:
+    """Return a text with a value in place of what follows the pattern's group, which must be there once."""
+    text, count = re.subn(pattern, lambda match: match[1] + value, text, flags=re.MULTILINE)
+    if count != 1:
+        raise ReleaseError(missing)
+    return text
 
 
 def packed(files: Mapping[str, bytes], name: str, created: int) -> bytes:

@@ -63,10 +63,15 @@ def root_archive(cache: Path, report: Report) -> Path:
     report(f"base image: a Debian {SUITE} with Python by debootstrap, once, about a minute")
     include = f"--include={','.join(PACKAGES)}"
     run_logged("base image", ["debootstrap", "--variant=minbase", include, SUITE, str(root)], log, report)
+    return pack(root, archive, "base image", log, report)
+
+
+def pack(root: Path, archive: Path, label: str, log: Path, report: Report) -> Path:
+    """Make an archive of a root file system, without what a container never reads, and remove the folder."""
     partial = archive.with_suffix(".partial")
     left_out = [f"--exclude={pattern}" for pattern in LEFT_OUT]
     tar = ["tar", "--directory", str(root), "--one-file-system", "--numeric-owner", *left_out]
-    run_logged("base image", [*tar, "--create", "--file", str(partial), "."], log, report)
+    run_logged(label, [*tar, "--create", "--file", str(partial), "."], log, report)
     partial.replace(archive)
     remove_folder(root)
     return archive
