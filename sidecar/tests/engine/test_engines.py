@@ -259,6 +259,18 @@ async def test_steady_engine_gets_one_request_per_poll(kind: str, tmp_path: Path
         assert counts() == (1, 1)
 
 
+@pytest.mark.parametrize("polls", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+async def test_engine_that_died_is_gone_whatever_was_asked_first(kind: str, polls: int) -> None:
+    async with running_double(engine=kind) as double, httpx.AsyncClient() as http:
+        engine = Vllm(str(double), http, None) if kind == "vllm" else Sglang(str(double), http, None, None, None)
+        for _ in range(polls):
+            assert (await engine.view()).ready
+        await double.crash()
+        view = await engine.view()
+        assert (view.ready, view.listening) == (False, False)
+
+
 async def test_list_read_during_an_order_is_not_shown_again(tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     async with running_double() as double, httpx.AsyncClient() as http:

@@ -101,7 +101,7 @@ class EngineHttp:
         return view
 
     async def listed(self, key: str | None) -> EngineView:
-        """Read `/v1/models` of an engine that is ready: entries with a parent are adapters, `root` is their path."""
+        """Read `/v1/models` of an engine that was ready: entries with a parent are adapters, `root` is their path."""
         try:
             answer = await self.poll("/v1/models", key, LARGEST_LIST)
             if answer.status in (401, 403):
@@ -112,6 +112,9 @@ class EngineHttp:
                 message = f"/v1/models answered with more than {LARGEST_LIST} bytes, or compressed."
                 raise RetryableError(EngineReason.ENGINE_ERROR, message)
             view, unreadable = _read_list(answer.content)
+        except NotListeningError as error:
+            # It may have died since it said that it is ready, or be asked for the list alone.
+            return down(error)
         except EngineError as error:
             return EngineView(ready=True, adapters=None, error=error)
         if unreadable and unreadable != self._unreadable:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,15 @@ class EnginePod:
         )
         self.set_ready(ready=True)
 
+    def object(self) -> dict[str, Any]:
+        """Return the pod's object."""
+        found: dict[str, Any] = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")
+        return found
+
     @property
     def uid(self) -> str:
         """The UID of the pod's object."""
-        found = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")
-        return str(found["metadata"]["uid"])
+        return str(self.object()["metadata"]["uid"])
 
     def token(self, audience: str = TOKEN_AUDIENCE) -> str:
         """Return a token as the kubelet gets it for a projected volume: bound to the pod."""
@@ -151,8 +155,7 @@ class EnginePod:
 
     def marks(self) -> set[str]:
         """Return the names that the pod's labels show."""
-        labels = self._kube.get(f"/api/v1/namespaces/{self._namespace}/pods/{self.name}")["metadata"]["labels"]
-        return {key.removeprefix("lora.patio.dev/") for key, value in labels.items() if value == "loaded"}
+        return marks(self.object())
 
     def requests(self, path: str) -> list[dict[str, Any]]:
         """Return the requests that the engine got on a path."""
@@ -169,6 +172,12 @@ class EnginePod:
             self._processes[process_name] = subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=log, stderr=log
             )
+
+
+def marks(pod: Mapping[str, Any]) -> set[str]:
+    """Return the names of adapters that the labels of a pod's object show."""
+    labels = pod["metadata"]["labels"]
+    return {key.removeprefix("lora.patio.dev/") for key, value in labels.items() if value == "loaded"}
 
 
 def token(kube: Kube, namespace: str, audience: str, pod: dict[str, str] | None) -> str:

@@ -6,6 +6,7 @@ more than the read. `until` is the only way to wait here: for a condition, with 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -106,6 +107,14 @@ class Kube:
         path = f"/api/v1/namespaces/{namespace}/pods" + (f"?labelSelector={labels}" if labels else "")
         items: list[dict[str, Any]] = self.get(path)["items"]
         return items
+
+    def pods_since(self, namespace: str, version: str) -> list[dict[str, Any]]:
+        """Return each state that a pod of the namespace was in after a version of their list, oldest first."""
+        response = self.http.get(
+            f"/api/v1/namespaces/{namespace}/pods?watch=true&resourceVersion={version}&timeoutSeconds=1"
+        )
+        response.raise_for_status()
+        return [json.loads(line)["object"] for line in response.text.splitlines()]
 
     def lora_adapter(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a LoraAdapter."""
