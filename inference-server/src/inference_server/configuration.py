@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 CONSTRUCTOR = (
     *("port", "output_dir", "heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "env_vars", "debug_mode", "strict_cleanup", "profile"),
+    *("stop_timeout", "env_vars", "debug_mode", "strict_cleanup", "max_log_bytes", "profile"),
 )
 """Keys that go to the constructor as they are."""
 

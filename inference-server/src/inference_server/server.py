@@ -20,8 +20,7 @@ from types import TracebackType
 from typing import Any, Callable, Mapping, Sequence, TypeVar
 from urllib.parse import urlsplit
 
-from inference_server import cleanup, http_check, ports, processes, profiling, stopping, supervision
-from inference_server.arguments import mask_command
+from inference_server import cleanup, http_check, masking, ports, processes, profiling, stopping, supervision
 from inference_server.configuration import variables_from
 from inference_server.diagnosis import diagnose
 from inference_server.endpoints import served_endpoints
@@ -33,8 +32,10 @@ from inference_server.errors import (
     ServerStartupError,
     ServerTimeoutError,
 )
-from inference_server.logs import LogFollower, keep_previous
+from inference_server.logs import MAX_LOG, LogFollower, keep_previous, rotate
 from inference_server.phases import phase_of
+from inference_server.run_file import NAME, RunFile, now_text, own_versions
+from inference_server.run_record import LIBRARY, RunRecord, stop_values
 from inference_server.stall_detection import Activity, made_progress
 from inference_server.stopping import StopPlan, StopReport
 from inference_server.supervision import EngineProcess
@@ -68,6 +69,7 @@ class InferenceServer(abc.ABC):
         phases: the seconds after the start at which each phase began.
         stop_report: what the last stop did.
         cleanup_report: what `debug_mode` found after the last stop.
+        run_file: where all of this is written down for other processes.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class InferenceServer(abc.ABC):
         stall_timeout: float = 300,
         stop_timeout: float | None = None,
         strict_cleanup: bool = False,
+        max_log_bytes: int = MAX_LOG,
         profile: Mapping[str, Any] | None = None,
         on_phase: Callable[[str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
@@ -103,6 +106,7 @@ class InferenceServer(abc.ABC):
         self.profile = profile
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
+        self.max_log_bytes = max_log_bytes
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
@@ -110,6 +114,8 @@ class InferenceServer(abc.ABC):
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
         self.error_log_file = self.output_dir / ("%s_server_error.log" % name)
+        self.run_file = RunFile(self.output_dir / NAME, self.logger)
+        self.owned_by = LIBRARY
         self.process: EngineProcess | None = None
         self.process_group_id: int | None = None
         self.tracked_pids: set[int] = set()
@@ -131,6 +137,7 @@ class InferenceServer(abc.ABC):
         self._application: processes.Identity | None = None
         self._tracked: set[processes.Identity] = set()
         self._command: list[str] = []
+        self._secrets: tuple[str, ...] = ()
         self._owner = os.getpid()
 
     default_stop_timeout = 30.0
@@ -223,6 +230,7 @@ class InferenceServer(abc.ABC):
             except BaseException as error:
                 # Ctrl-C too: nothing may stay behind.
                 self._abandon()
+                self._note_failure(error)
                 self._set_state("dead")
                 if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
                     error, Exception
@@ -249,18 +257,16 @@ class InferenceServer(abc.ABC):
             self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
         )
         if not ports.is_free(self.port):
-            holders = ", ".join(
-                "%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port)
-            )
             raise ServerStartupError(
                 "port %d is in use" % self.port,
                 cause=Cause.PORT_IN_USE,
                 hint="it is held by %s; stop that, or choose another port"
-                % (holders or "a connection, or a process of another user"),
+                % (_holders(self.port) or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
         command = self._under_profiler(environment, version)
         self._command = command
+        self._secrets = masking.secret_values(command, environment)
         self._require_program(command[0], environment)
         self.logger.info("starting %s: %s", self.get_backend_name(), self._masked())
         for path in (self.log_file, self.error_log_file):
@@ -269,12 +275,56 @@ class InferenceServer(abc.ABC):
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
-        with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
+        run_file = str(self.run_file.path.absolute())
+        # Appending: what is emptied while the engine writes begins at its beginning again.
+        with self.log_file.open("ab") as output, self.error_log_file.open("ab") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
-            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), run_file)
+        self.run_file.begin(self._new_record(self.process, environment, version))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
+        self.run_file.note(engine=processes.identity_of(self.process.pid))
         return self.process
+
+    def _new_record(
+        self, process: EngineProcess, environment: Mapping[str, str], version: tuple[int, ...] | None
+    ) -> RunRecord:
+        versions = own_versions()
+        if version is not None:
+            versions["engine"] = ".".join(map(str, version))
+        added = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+        return RunRecord(
+            backend=self.get_backend_name(),
+            model=self.model,
+            port=self.port,
+            url=self.server_url,
+            state=self.state,
+            output_dir=str(self.output_dir.absolute()),
+            log_file=str(self.log_file.absolute()),
+            error_log_file=str(self.error_log_file.absolute()),
+            command=tuple(self.masked_command()),
+            working_directory=os.getcwd(),
+            environment=masking.mask_variables(added, self._secrets),
+            endpoints=self.list_endpoints(),
+            versions=versions,
+            owner=processes.identity_of(os.getpid()),
+            owned_by=self.owned_by,
+            keeper=processes.identity_of(process.keeper_pid),
+            engine=None,
+            started_at=now_text(),
+            stop_timeout=self.get_stop_plan().longest,
+        )
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Write down why a start failed."""
+        startup = error if isinstance(error, ServerStartupError) else None
+        values = {
+            "cause": (startup.cause if startup else Cause.UNKNOWN).value,
+            "message": startup.message if startup else str(error) or type(error).__name__,
+            "hint": startup.hint if startup else "",
+            "exit_code": startup.exit_code if startup else None,
+        }
+        self.run_file.note(error=values, ended_at=now_text())
 
     def _under_profiler(self, environment: dict[str, str], version: tuple[int, ...] | None) -> list[str]:
         command = [str(word) for word in self.get_launch_command()]
@@ -304,7 +354,7 @@ class InferenceServer(abc.ABC):
                 "there is no program %s" % program,
                 cause=Cause.NOT_FOUND,
                 hint="install it, or set config['binary_path'] to where it is",
-                command=mask_command(self._command),
+                command=self.masked_command(),
             )
 
     def _wait_until_ready(self, process: EngineProcess) -> None:
@@ -367,15 +417,13 @@ class InferenceServer(abc.ABC):
         if self.config.get("verify_port", True) and address.hostname in LOCAL_HOSTS and address.port:
             held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
             if held is False:
-                pids = ports.holders(address.port)
-                holders = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in pids)
                 raise ServerStartupError(
                     "the server that answers on port %d is not the one that was started" % address.port,
                     cause=Cause.FOREIGN_SERVER,
                     hint="%s listens there; stop that, or choose another port"
-                    % (holders or "a process of another user"),
+                    % (_holders(address.port) or "a process of another user"),
                     log_tail=self._tail(),
-                    command=mask_command(self._command),
+                    command=self.masked_command(),
                 )
         expected = self.expected_models()
         models_url = self.list_endpoints().get("models")
@@ -389,7 +437,7 @@ class InferenceServer(abc.ABC):
                     cause=Cause.WRONG_MODEL,
                     hint="it serves %s" % (", ".join(sorted(ids)) or "no model"),
                     log_tail=self._tail(),
-                    command=mask_command(self._command),
+                    command=self.masked_command(),
                 )
 
     def _ended_early(self, process: EngineProcess) -> ServerStartupError:
@@ -398,24 +446,39 @@ class InferenceServer(abc.ABC):
         how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
         message = "Failed to start server: it ended with %s (%s)" % (how, found.cause.value)
         return ServerStartupError(
-            message + (": " + found.line[:500] if found.line else ""),
+            self.mask(message + (": " + found.line[:500] if found.line else "")),
             cause=found.cause,
-            hint=found.hint,
+            hint=self.mask(found.hint),
             log_tail=self._tail(),
             exit_code=code,
-            command=mask_command(self._command),
+            command=self.masked_command(),
         )
 
     def _too_late(self, cause: Cause, message: str, hint: str) -> ServerTimeoutError:
         return ServerTimeoutError(
-            message, cause=cause, hint=hint, log_tail=self._tail(), command=mask_command(self._command)
+            message, cause=cause, hint=hint, log_tail=self._tail(), command=self.masked_command()
         )
 
+    def log_tail(self, count: int = 20) -> str:
+        """Return the last lines of the engine's output, with secrets masked."""
+        if self._follower is None:
+            return ""
+        self._follower.read()
+        return self.mask(self._follower.tail(count))
+
+    def mask(self, text: str) -> str:
+        """Return a text without the secrets of this server's command and variables."""
+        return masking.mask_text(text, self._secrets)
+
+    def masked_command(self) -> list[str]:
+        """Return the command of the last start, word by word, with secrets masked."""
+        return masking.mask_words(self._command, self._secrets)
+
     def _tail(self) -> str:
-        return self._follower.tail() if self._follower else ""
+        return self.mask(self._follower.tail()) if self._follower else ""
 
     def _masked(self) -> str:
-        return " ".join(shlex.quote(word) for word in mask_command(self._command))
+        return " ".join(shlex.quote(word) for word in self.masked_command())
 
     def _read_log(self, began: float) -> None:
         for line in self._follower.read() if self._follower else ():
@@ -428,6 +491,7 @@ class InferenceServer(abc.ABC):
             return
         self.phases[phase] = time.monotonic() - began
         self.phase = phase
+        self.run_file.note(phase=phase, phases={name: round(at, 3) for name, at in self.phases.items()})
         if self.on_phase is not None:
             self.on_phase(phase)
 
@@ -466,6 +530,8 @@ class InferenceServer(abc.ABC):
         if process is None or process.poll() is not None:
             return False
         self._track(process.members())
+        for path in (self.log_file, self.error_log_file):
+            rotate(path, self.max_log_bytes)
         return self.probe()
 
     def _heard(self, well: bool, failures: int) -> None:
@@ -485,14 +551,20 @@ class InferenceServer(abc.ABC):
         self.last_heartbeat_success = False
         if self._follower is not None:
             self._follower.read()
-        found = diagnose(self._follower.lines() if self._follower else [], process.poll())
-        self.logger.error("the server ended with code %s (%s). %s", process.poll(), found.cause.value, found.hint)
+        code = process.poll()
+        found = diagnose(self._follower.lines() if self._follower else [], code)
+        hint = self.mask(found.hint)
+        self.logger.error("the server ended with code %s (%s). %s", code, found.cause.value, hint)
+        message = "the server ended with code %s" % code
+        error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
+        self.run_file.note(error=error, ended_at=now_text())
         self._set_state("dead")
 
     def _set_state(self, state: str) -> None:
         if state == self.state:
             return
         self.state = state
+        self.run_file.note(state=state)
         if self.on_change is not None:
             self.on_change(state)
 
@@ -553,6 +625,7 @@ class InferenceServer(abc.ABC):
                 self._end_heartbeat()
                 self._set_state("stopped")
             self.stop_report = report
+            self.run_file.note(stop=stop_values(report), ended_at=now_text())
             self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
             self._look_for_report()
             if self.debug_mode:
@@ -676,3 +749,9 @@ class InferenceServer(abc.ABC):
         """Stop the server."""
         if self.process is not None:
             self.stop()
+
+
+def _holders(port: int) -> str:
+    """Return who listens on a port, for people."""
+    found = ((pid, " ".join(masking.mask_words(processes.words_of(pid)))) for pid in ports.holders(port))
+    return ", ".join("%s (pid %d)" % (words[:80].encode("utf-8", "replace").decode(), pid) for pid, words in found)
