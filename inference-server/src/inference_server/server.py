@@ -130,6 +130,8 @@ class InferenceServer(abc.ABC):
         self._binary_path: str | None = None
         self._lifecycle = threading.RLock()
         self._cancelled = threading.Event()
+        self._stops_waiting = 0
+        self._counting = threading.Lock()
         self._heartbeat: Heartbeat | None = None
         self._follower: LogFollower | None = None
         self._arrangement = profiling.Arrangement()
@@ -368,7 +370,8 @@ class InferenceServer(abc.ABC):
             if process.poll() is not None:
                 self._read_log(began)
                 raise self._ended_early(process)
-            if self._cancelled.is_set():
+            # A stop that came before this start began waits for the lifecycle's lock.
+            if self._cancelled.is_set() or self._stops_waiting:
                 raise ServerStartupError("the server was stopped while it started")
             left = until - time.monotonic()
             if self._answers(min(PROBE_SECONDS, max(left, 0.1))):
@@ -606,7 +609,14 @@ class InferenceServer(abc.ABC):
         starting = self.process
         if self.state == "starting" and starting is not None:
             starting.kill()  # so that the start ends at once, whatever it waits for
-        with self._lifecycle:
+        with self._counting:
+            self._stops_waiting += 1
+        try:
+            self._lifecycle.acquire()
+        finally:
+            with self._counting:
+                self._stops_waiting -= 1
+        try:
             process = self.process
             if process is None or (process.has_gone() and self.state == "stopped"):
                 self.logger.warning("the server is not running")
@@ -631,6 +641,8 @@ class InferenceServer(abc.ABC):
             if self.debug_mode:
                 self._verify_cleanup(process)
             return report
+        finally:
+            self._lifecycle.release()
 
     def kill(self) -> None:
         """End every process of the server at once, without a word."""
