@@ -64,7 +64,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer the routes that the library asks for."""
-        if os.path.exists(os.environ.get("FAKE_SICK", "/nonexistent")):
+        self.note_request()
+        if self.path in os.environ.get("FAKE_MISSING", "").split():
+            self.answer(404, {"detail": "Not Found"})
+        elif os.path.exists(os.environ.get("FAKE_SICK", "/nonexistent")):
             self.answer(503, {})
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": os.environ.get("FAKE_MODEL", self.model)}]})
@@ -85,6 +88,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def note_request(self) -> None:
+        """Write down what was asked for."""
+        path = os.environ.get("FAKE_REQUESTS")
+        if path:
+            with open(path, "a") as file:
+                file.write("%s %s\n" % (self.command, self.path))
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

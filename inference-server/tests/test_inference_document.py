@@ -13,6 +13,7 @@ import yaml
 
 import inference_server
 from inference_server import InferenceServer, VLLMServer, server_from_config
+from inference_server.configuration import settings_from
 from inference_server.ports import free_port
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -110,5 +111,5 @@ def test_bash_block(index: int, port: int, tmp_path: Path) -> None:
 def test_example_file_has_only_known_keys(port: int) -> None:
     text = on_port((FOLDER / "example_server_config.yaml").read_text(), port)
     content = yaml.safe_load(text)
-    assert inference_server.configuration.settings_from(content).warnings == ()
+    assert settings_from(content).warnings == ()
     run_and_stop(server_from_config(content))

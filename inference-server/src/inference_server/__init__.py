@@ -6,9 +6,10 @@ modules, `supervision` runs it under a `keeper`, `http_check` and `ports` prove 
 
 from __future__ import annotations
 
-from inference_server.arguments import normalize_server_args
+import sys
+from typing import TYPE_CHECKING, Any
+
 from inference_server.backends import CustomServer, SGLangServer, VLLMServer, register_backend
-from inference_server.cleanup import CleanupReport
 from inference_server.errors import (
     Cause,
     CleanupError,
@@ -19,7 +20,11 @@ from inference_server.errors import (
 )
 from inference_server.factory import create_server, load_server_config, server_from_config, start_server_from_config
 from inference_server.server import InferenceServer
-from inference_server.stopping import StopPlan, StopReport
+
+if TYPE_CHECKING:
+    from inference_server.arguments import normalize_server_args
+    from inference_server.cleanup import CleanupReport
+    from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
     "Cause",
@@ -42,3 +47,21 @@ __all__ = [
     "server_from_config",
     "start_server_from_config",
 ]
+
+_LATER = {
+    "CleanupReport": "cleanup",
+    "StopPlan": "stopping",
+    "StopReport": "stopping",
+    "normalize_server_args": "arguments",
+}
+"""Names by the module that has them, which is imported at their first use: see `deferred`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    module = __name__ + "." + _LATER[name]
+    __import__(module)
+    value = getattr(sys.modules[module], name)
+    globals()[name] = value
+    return value

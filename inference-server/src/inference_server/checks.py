@@ -65,7 +65,7 @@ def about_port(port: int, free: bool, holders: str) -> CheckItem:
     return CheckItem("port", PROBLEM, "%d is in use" % port, hint, Cause.PORT_IN_USE)
 
 
-def about_options(review: Review, certain: bool) -> tuple[CheckItem, ...]:
+def about_options(review: Review, certain: bool) -> Sequence[CheckItem]:
     """Judge the options. Of another version of the engine than the table's, an unknown one is only a warning."""
     if not review.findings:
         return (CheckItem("options", FINE, "all are known" if certain else "all are known to another version"),)
@@ -81,20 +81,20 @@ def about_options(review: Review, certain: bool) -> tuple[CheckItem, ...]:
     )
 
 
-def about_gpus(needed: int, visible: Sequence[str] | None, free_bytes: Mapping[str, int]) -> CheckItem:
+def about_gpus(needed: int, visible: Sequence[str] | None, used_mib: Mapping[str, int]) -> CheckItem:
     """Judge the GPUs.
 
     Args:
         needed: how many the engine's arguments ask for.
         visible: those that variables choose; None if they say nothing.
-        free_bytes: the machine's GPUs with their free memory; empty if there is none that can be seen.
+        used_mib: the machine's GPUs with their memory in use; empty if there is none that can be seen.
     """
-    names = list(free_bytes) if visible is None else list(visible)
-    if not free_bytes:
+    names = list(used_mib) if visible is None else list(visible)
+    if not used_mib:
         message = "no GPU can be seen on this machine, and %d would be used" % needed
         return CheckItem("GPUs", WARNING, message, "an engine that was built for CPUs does not need one")
     memory = ", ".join(
-        "%s: %.1f GiB free" % (name, free_bytes[name] / GIB) if name in free_bytes else name for name in names
+        "%s: %d MiB in use" % (name, used_mib[name]) if name in used_mib else name for name in names
     )
     if len(names) < needed:
         return CheckItem(

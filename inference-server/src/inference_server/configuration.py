@@ -13,7 +13,8 @@ from typing import Any, Mapping, Sequence
 
 CONSTRUCTOR = (
     *("port", "output_dir", "heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "env_vars", "debug_mode", "strict_cleanup", "max_log_bytes", "profile"),
+    *("stop_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup", "profile"),
+    "max_log_bytes",
 )
 """Keys that go to the constructor as they are."""
 
@@ -22,7 +23,10 @@ FLEET = ("replicas", "servers", "stagger", "minimum")
 
 KNOWN = frozenset(("backend", "model", "config", "launch_command", "binary_path", *CONSTRUCTOR, *FLEET))
 
-SECONDS = ("heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout", "stop_timeout")
+SECONDS = (
+    *("heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
+    *("stop_timeout", "gpu_release_timeout"),
+)
 SWITCHES = ("debug_mode", "strict_cleanup")
 LARGEST_PORT = 65535
 MOST_SERVERS = 1000

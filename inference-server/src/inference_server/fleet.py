@@ -19,10 +19,10 @@ from typing import Any, Callable, Mapping, Sequence
 from inference_server import ports
 from inference_server.arguments import normalize_server_args
 from inference_server.configuration import fleet_settings_from, merged, settings_from
-from inference_server.dealing import PORT_DISTANCE, Dealt, Wanted, deal, gpus_needed, listed_gpus, own_gpus
+from inference_server.dealing import PORT_DISTANCE, VISIBLE, Dealt, Wanted, deal, gpus_needed, own_gpus
 from inference_server.errors import FleetStartupError, InferenceServerError
 from inference_server.factory import server_from_config
-from inference_server.gpus import Gpus, read_gpus
+from inference_server.preflight import gpus_in_use
 from inference_server.server import InferenceServer
 from inference_server.stopping import KILL_SECONDS, StopReport
 
@@ -241,7 +241,7 @@ def fleet_from_config(content: Mapping[str, Any]) -> Fleet:
     settings = fleet_settings_from(content)
     contents = list(settings.contents)
     if len(contents) > 1:
-        contents = _apart(contents, read_gpus(), os.environ)
+        contents = _apart(contents, list(gpus_in_use()), os.environ)
     return Fleet(
         [server_from_config(each) for each in contents], stagger=settings.stagger, minimum=settings.minimum
     )
@@ -257,17 +257,15 @@ def start_many(
 
 
 def _apart(
-    contents: Sequence[Mapping[str, Any]], machine: Gpus, environment: Mapping[str, str]
+    contents: Sequence[Mapping[str, Any]], gpus: Sequence[str], environment: Mapping[str, str]
 ) -> list[Mapping[str, Any]]:
     """Return configurations that do not get into each other's way."""
-    visible = own_gpus(environment)
-    gpus = [gpu.index for gpu in machine.found] if visible is None else list(visible)
+    variable = next((name for name in VISIBLE if name in environment), VISIBLE[0])
+    gpus = own_gpus(environment) or gpus if variable in environment else gpus
     contents = _with_following_ports(contents)
     wanted = [_wanted(index, each) for index, each in enumerate(contents)]
     dealt = deal(wanted, gpus, ports.chosen_range(), ports.is_free, random.randrange(1 << 16))  # noqa: S311 - no secret
-    return [
-        _with_share(index, each, share, machine.variable) for index, (each, share) in enumerate(zip(contents, dealt))
-    ]
+    return [_with_share(index, each, share, variable) for index, (each, share) in enumerate(zip(contents, dealt))]
 
 
 def _with_following_ports(contents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
-from inference_server import checks, dealing, ports
+from inference_server import checks, dealing, ports, profiling
 from inference_server.checks import CheckItem
-from inference_server.gpus import read_gpus
+from inference_server.errors import Cause, ProfileError
+from inference_server.gpu import find_reader
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its size is read, nothing is written
 
@@ -38,19 +39,47 @@ def inspect(
     items = [checks.about_port(port, ports.is_free(port), holders)]
     needed = dealing.gpus_needed(engine, words)
     if has_model:
-        machine = read_gpus()
-        free_bytes = {gpu.index: gpu.free_bytes for gpu in machine.found}
-        items.append(checks.about_gpus(needed, dealing.own_gpus(environment), free_bytes))
+        items.append(checks.about_gpus(needed, dealing.own_gpus(environment), gpus_in_use()))
         items += _about_model(model, environment)
         items += checks.about_shared_memory(_size_of(SHARED_MEMORY), needed)
     return (*items, *_about_disk(output_dir))
 
 
+def gpus_in_use() -> dict[str, int]:
+    """Return the MiB in use on each GPU, by the name that variables have for it; empty if none can be seen."""
+    reader = find_reader()
+    reading = reader() if reader is not None else None
+    # AMD's cards have other names in their files than in the variable, which counts them.
+    names = {device.index: device.index for device in reading.devices} if reading is not None else {}
+    for number, name in enumerate(sorted(names)):
+        names[name] = name if name.isdigit() else str(number)
+    return {names[device.index]: device.used_mib for device in reading.devices} if reading is not None else {}
+
+
+def profiler_items(profile: Any, output_dir: str, environment: Mapping[str, str]) -> list[CheckItem]:
+    """Return what is found about the profiler of a configuration; nothing if it has none."""
+    try:
+        settings = profiling.settings_of(profile, output_dir)
+    except ProfileError as error:
+        return [CheckItem("profiler", checks.PROBLEM, str(error), "", Cause.PROFILER)]
+    if settings is None:
+        return []
+    programs = profiling.programs(settings)
+    path = environment.get("PATH", os.defpath)
+    found = next((name for name in programs if shutil.which(name, path=path)), None)
+    if programs and found is None:
+        message = "none of %s is on PATH" % ", ".join(programs)
+        hint = "install it, or set profile.binary_path"
+        return [CheckItem("profiler", checks.PROBLEM, message, hint, Cause.PROFILER)]
+    message = "%s runs around the command" % found if found else "%s is inside the engine" % settings.tool
+    return [CheckItem("profiler", checks.FINE, message)]
+
+
 def program_item(program: str, environment: Mapping[str, str]) -> CheckItem:
     """Return whether there is a program."""
-    found = shutil.which(program, path=environment.get("PATH"))
+    found = shutil.which(program, path=environment.get("PATH", os.defpath))
     if found is None:
-        return CheckItem("program", checks.PROBLEM, "there is no program %s" % program, "", checks.Cause.NOT_FOUND)
+        return CheckItem("program", checks.PROBLEM, "there is no program %s" % program, "", Cause.NOT_FOUND)
     return CheckItem("program", checks.FINE, found)
 
 

@@ -8,22 +8,17 @@ file. A start holds the lifecycle's lock; a stop from another thread ends the st
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
 import os
-import shlex
-import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Mapping, Sequence, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
-from inference_server import cleanup, http_check, masking, ports, processes, profiling, stopping, supervision
-from inference_server.configuration import variables_from
-from inference_server.diagnosis import diagnose
-from inference_server.endpoints import served_endpoints
+from inference_server.deferred import Deferred
 from inference_server.errors import (
     Cause,
     CleanupError,
@@ -32,20 +27,63 @@ from inference_server.errors import (
     ServerStartupError,
     ServerTimeoutError,
 )
-from inference_server.logs import MAX_LOG, LogFollower, keep_previous, rotate
-from inference_server.phases import phase_of
-from inference_server.run_file import NAME, RunFile, now_text, own_versions
-from inference_server.run_record import LIBRARY, RunRecord, stop_values
-from inference_server.stall_detection import Activity, made_progress
-from inference_server.stopping import StopPlan, StopReport
-from inference_server.supervision import EngineProcess
-from inference_server.watch import Heartbeat
+
+if TYPE_CHECKING:
+    import shlex
+    import shutil
+    import urllib.parse as addresses
+
+    from inference_server import (
+        checks,
+        cleanup,
+        configuration,
+        diagnosis,
+        endpoints,
+        gpu,
+        gpu_memory,
+        http_check,
+        logs,
+        masking,
+        phases,
+        ports,
+        preflight,
+        processes,
+        profiling,
+        run_file,
+        run_record,
+        stall_detection,
+        stopping,
+        supervision,
+        watch,
+    )
+else:
+    shlex, shutil, addresses = Deferred("shlex"), Deferred("shutil"), Deferred("urllib.parse")
+    checks = Deferred("inference_server.checks")
+    cleanup = Deferred("inference_server.cleanup")
+    configuration = Deferred("inference_server.configuration")
+    diagnosis = Deferred("inference_server.diagnosis")
+    endpoints = Deferred("inference_server.endpoints")
+    gpu = Deferred("inference_server.gpu")
+    http_check = Deferred("inference_server.http_check")
+    logs = Deferred("inference_server.logs")
+    masking = Deferred("inference_server.masking")
+    phases = Deferred("inference_server.phases")
+    ports = Deferred("inference_server.ports")
+    preflight = Deferred("inference_server.preflight")
+    processes = Deferred("inference_server.processes")
+    profiling = Deferred("inference_server.profiling")
+    run_file = Deferred("inference_server.run_file")
+    run_record = Deferred("inference_server.run_record")
+    stall_detection = Deferred("inference_server.stall_detection")
+    stopping = Deferred("inference_server.stopping")
+    supervision = Deferred("inference_server.supervision")
+    watch = Deferred("inference_server.watch")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two questions whether the server is ready. A death ends the pause at once."""
 
 PROBE_SECONDS = 30.0
-"""How long one question during a start may take: SGLang's /health generates a token first."""
+"""How long one question during a start may take: the /health of SGLang without /ready generates a token first."""
 
 LEFTOVER_SECONDS = 1.0
 """How long the workers of a leader that ended have to follow it before they get a signal."""
@@ -53,6 +91,12 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+ENV_MODES = ("inherit", "clean")
+"""Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
+
+MAX_LOG_BYTES = 256 * 1024 * 1024
+"""A log that is larger is rotated."""
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 Self = TypeVar("Self", bound="InferenceServer")
@@ -87,8 +131,10 @@ class InferenceServer(abc.ABC):
         stall_timeout: float = 300,
         stop_timeout: float | None = None,
         strict_cleanup: bool = False,
-        max_log_bytes: int = MAX_LOG,
         profile: Mapping[str, Any] | None = None,
+        gpu_release_timeout: float = 30,
+        env_mode: str = "inherit",
+        max_log_bytes: int = MAX_LOG_BYTES,
         on_phase: Callable[[str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
@@ -101,12 +147,16 @@ class InferenceServer(abc.ABC):
         self.startup_timeout = startup_timeout
         self.stall_timeout = stall_timeout
         self.stop_timeout = self.default_stop_timeout if stop_timeout is None else stop_timeout
-        self.env_vars = variables_from(env_vars)
+        self.gpu_release_timeout = gpu_release_timeout
+        if env_mode not in ENV_MODES:
+            raise ValueError("env_mode must be one of %s, not %r" % (", ".join(ENV_MODES), env_mode))
+        self.env_mode = env_mode
+        self.env_vars = configuration.variables_from(env_vars)
         self.config: dict[str, Any] = dict(config or {})
         self.profile = profile
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
-        self.max_log_bytes = max_log_bytes
+        self.max_log_bytes = int(max_log_bytes)
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
@@ -114,9 +164,9 @@ class InferenceServer(abc.ABC):
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
         self.error_log_file = self.output_dir / ("%s_server_error.log" % name)
-        self.run_file = RunFile(self.output_dir / NAME, self.logger)
-        self.owned_by = LIBRARY
-        self.process: EngineProcess | None = None
+        self.run_file = run_file.RunFile(self.output_dir / run_file.NAME, self.logger)
+        self.owned_by = run_record.LIBRARY
+        self.process: supervision.EngineProcess | None = None
         self.process_group_id: int | None = None
         self.tracked_pids: set[int] = set()
         self.is_running = False
@@ -125,15 +175,15 @@ class InferenceServer(abc.ABC):
         self.last_heartbeat_success = False
         self.phase = ""
         self.phases: dict[str, float] = {}
-        self.stop_report: StopReport | None = None
+        self.stop_report: stopping.StopReport | None = None
         self.cleanup_report: cleanup.CleanupReport | None = None
         self._binary_path: str | None = None
         self._lifecycle = threading.RLock()
         self._cancelled = threading.Event()
         self._stops_waiting = 0
         self._counting = threading.Lock()
-        self._heartbeat: Heartbeat | None = None
-        self._follower: LogFollower | None = None
+        self._heartbeat: watch.Heartbeat | None = None
+        self._follower: logs.LogFollower | None = None
         self._arrangement = profiling.Arrangement()
         self._profile_settings: profiling.ProfileSettings | None = None
         self._application: processes.Identity | None = None
@@ -141,6 +191,10 @@ class InferenceServer(abc.ABC):
         self._command: list[str] = []
         self._secrets: tuple[str, ...] = ()
         self._owner = os.getpid()
+        self._environment: dict[str, str] = {}
+        self._gpu: gpu.GpuWatch | None = None
+        self._began = 0.0
+        self._in_start = False
 
     default_stop_timeout = 30.0
     """Seconds that the engine's first process has to finish after SIGTERM."""
@@ -171,12 +225,20 @@ class InferenceServer(abc.ABC):
         """Ask the running server which routes it has; return `list_endpoints()` if it has no OpenAPI document."""
         url = self.server_url + "/openapi.json"
         answer = http_check.get(url, float(self.heartbeat_timeout), self.get_request_headers())
-        found = served_endpoints(self.server_url, answer.json()) if answer is not None else {}
+        found = endpoints.served_endpoints(self.server_url, answer.json()) if answer is not None else {}
         return found or self.list_endpoints()
 
     def get_base_env(self) -> dict[str, str]:
-        """Return the engine's environment: the caller's, and `env_vars`."""
-        return dict(os.environ, **self.env_vars)
+        """Return the engine's environment: `env_vars`, and the caller's unless `env_mode` is `clean`."""
+        return dict(os.environ if self.env_mode == "inherit" else {}, **self.env_vars)
+
+    def get_readiness_endpoints(self) -> list[str]:
+        """Return the URLs that say during a start whether the server is ready: the first one that it has."""
+        return [self.get_health_endpoint()]
+
+    def get_heartbeat_endpoints(self) -> list[str]:
+        """Return the URLs that say whether a server that was ready still is: the first one that it has."""
+        return [self.get_health_endpoint()]
 
     def get_launch_arguments(self) -> list[str]:
         """Return the engine's arguments as far as they are known, for what depends on them."""
@@ -207,6 +269,37 @@ class InferenceServer(abc.ABC):
     def binary_path(self, value: str) -> None:
         self._binary_path = value
 
+    # Check
+
+    def check(self) -> checks.CheckReport:
+        """Return what would be started, and what is in its way. Starts nothing."""
+        environment = self.get_base_env()
+        items = self.check_program(environment)  # first: it may choose another interpreter
+        wanted = self.profile if self.profile is not None else self.config.get("profile")
+        items += preflight.profiler_items(wanted, str(self.output_dir), environment)
+        items += preflight.inspect(
+            engine=self.get_backend_name(),
+            model=self.model,
+            port=self.port,
+            holders=_holders(self.port),
+            words=self.get_launch_arguments(),
+            environment=environment,
+            output_dir=str(self.output_dir),
+            has_model=bool(self.expected_models()),
+        )
+        command = [str(word) for word in self.get_launch_command()]
+        secrets = masking.secret_values(command, environment)
+        return checks.CheckReport(
+            "%s on port %d" % (self.get_backend_name(), self.port),
+            tuple(masking.mask_words(command, secrets)),
+            masking.mask_variables(_beyond_ours(environment), secrets),
+            tuple(items),
+        )
+
+    def check_program(self, environment: dict[str, str]) -> list[checks.CheckItem]:
+        """Return what is found about the program that the command begins with, and about its options."""
+        return [preflight.program_item(str(self.get_launch_command()[0]), environment)]
+
     # Start
 
     def start(self) -> bool:
@@ -221,39 +314,79 @@ class InferenceServer(abc.ABC):
             if self.is_running:
                 self.logger.warning("the server is already running")
                 return True
+            self.launch()
+            return self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the engine and return at once; `wait_until_ready` does the rest of `start`.
+
+        Raises:
+            ServerStartupError: it could not be started.
+            ProfileError: the profiler is not there or cannot be configured.
+        """
+        with self._lifecycle:
+            process = self.process
+            if self.is_running or (self.state == "starting" and process is not None and process.poll() is None):
+                self.logger.warning("the server is already running")
+                return
             self._release()
             self._cancelled.clear()
             self._owner = os.getpid()
             self._set_state("starting")
-            try:
-                process = self._launch()
+            with self._abandoned_if_it_fails():
+                self._launch()
+            self._began = time.monotonic()
+
+    def wait_until_ready(self) -> bool:
+        """Wait until a launched server serves; return True then. The limits of a start count from its launch.
+
+        Raises:
+            ServerTimeoutError: it was not ready in `startup_timeout`, or made no progress for `stall_timeout`.
+            ServerStartupError: it ended, or is not the server that answers on its port, or was not launched.
+        """
+        with self._lifecycle:
+            if self.is_running:
+                return True
+            process = self.process
+            if process is None or self.state != "starting":
+                raise ServerStartupError("the server was not launched, or was stopped")
+            with self._abandoned_if_it_fails():
                 self._wait_until_ready(process)
                 self._serve(process)
-            except BaseException as error:
-                # Ctrl-C too: nothing may stay behind.
-                self._abandon()
-                self._note_failure(error)
-                self._set_state("dead")
-                if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
-                    error, Exception
-                ):
-                    raise
-                raise ServerStartupError("Failed to start server: %s" % error) from error
             return True
 
-    def _serve(self, process: EngineProcess) -> None:
+    @contextlib.contextmanager
+    def _abandoned_if_it_fails(self) -> Iterator[None]:
+        """Run a part of a start, which a stop from another thread may end; if it fails, nothing stays behind."""
+        self._in_start = True
+        try:
+            yield
+        except BaseException as error:
+            # Ctrl-C too: nothing may stay behind.
+            self._abandon()
+            self._note_failure(error)
+            self._set_state("dead")
+            if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
+                error, Exception
+            ):
+                raise
+            raise ServerStartupError("Failed to start server: %s" % error) from error
+        finally:
+            self._in_start = False
+
+    def _serve(self, process: supervision.EngineProcess) -> None:
         """Go from starting to ready, and begin to watch."""
         self.is_running = True
         self.last_heartbeat_success = True
         self._set_state("ready")
-        self._heartbeat = Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
+        self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread
         self._heartbeat.start()
         process.on_exit = self._died
         if process.poll() is not None:
             self._died()
 
-    def _launch(self) -> EngineProcess:
+    def _launch(self) -> supervision.EngineProcess:
         environment = self.get_base_env()
         self._profile_settings = profiling.settings_of(
             self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
@@ -272,16 +405,19 @@ class InferenceServer(abc.ABC):
         self._require_program(command[0], environment)
         self.logger.info("starting %s: %s", self.get_backend_name(), self._masked())
         for path in (self.log_file, self.error_log_file):
-            keep_previous(path)
-        self._follower = LogFollower([self.log_file, self.error_log_file])
+            logs.keep_previous(path)
+        self._follower = logs.LogFollower([self.log_file, self.error_log_file])
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
-        run_file = str(self.run_file.path.absolute())
+        self._environment = environment
+        gpu_reader = gpu.find_reader()
+        self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
+        path = str(self.run_file.path.absolute())
         # Appending: what is emptied while the engine writes begins at its beginning again.
         with self.log_file.open("ab") as output, self.error_log_file.open("ab") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
-            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), run_file)
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), path)
         self.run_file.begin(self._new_record(self.process, environment, version))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
@@ -289,31 +425,30 @@ class InferenceServer(abc.ABC):
         return self.process
 
     def _new_record(
-        self, process: EngineProcess, environment: Mapping[str, str], version: tuple[int, ...] | None
-    ) -> RunRecord:
-        versions = own_versions()
+        self, process: supervision.EngineProcess, environment: Mapping[str, str], version: tuple[int, ...] | None
+    ) -> run_record.RunRecord:
+        versions = run_file.own_versions()
         if version is not None:
             versions["engine"] = ".".join(map(str, version))
-        added = {name: value for name, value in environment.items() if os.environ.get(name) != value}
-        return RunRecord(
+        return run_record.RunRecord(
             backend=self.get_backend_name(),
             model=self.model,
             port=self.port,
             url=self.server_url,
             state=self.state,
-            output_dir=str(self.output_dir.absolute()),
-            log_file=str(self.log_file.absolute()),
-            error_log_file=str(self.error_log_file.absolute()),
+            output_dir=os.path.abspath(self.output_dir),
+            log_file=os.path.abspath(self.log_file),
+            error_log_file=os.path.abspath(self.error_log_file),
             command=tuple(self.masked_command()),
             working_directory=os.getcwd(),
-            environment=masking.mask_variables(added, self._secrets),
+            environment=masking.mask_variables(_beyond_ours(environment), self._secrets),
             endpoints=self.list_endpoints(),
             versions=versions,
             owner=processes.identity_of(os.getpid()),
             owned_by=self.owned_by,
             keeper=processes.identity_of(process.keeper_pid),
             engine=None,
-            started_at=now_text(),
+            started_at=run_file.now_text(),
             stop_timeout=self.get_stop_plan().longest,
         )
 
@@ -326,7 +461,7 @@ class InferenceServer(abc.ABC):
             "hint": startup.hint if startup else "",
             "exit_code": startup.exit_code if startup else None,
         }
-        self.run_file.note(error=values, ended_at=now_text())
+        self.run_file.note(error=values, ended_at=run_file.now_text())
 
     def _under_profiler(self, environment: dict[str, str], version: tuple[int, ...] | None) -> list[str]:
         command = [str(word) for word in self.get_launch_command()]
@@ -335,7 +470,7 @@ class InferenceServer(abc.ABC):
         if settings is None:
             return command
         candidates = profiling.programs(settings)
-        path = environment.get("PATH")
+        path = environment.get("PATH", os.defpath)
         program = next((each for each in candidates if shutil.which(each, path=path)), None)
         if candidates and program is None:
             raise ProfileError("none of %s is on PATH: install it, or set profile.binary_path" % ", ".join(candidates))
@@ -351,7 +486,7 @@ class InferenceServer(abc.ABC):
         return [*self._arrangement.prefix, *command, *self._arrangement.arguments]
 
     def _require_program(self, program: str, environment: Mapping[str, str]) -> None:
-        if shutil.which(program, path=environment.get("PATH")) is None:
+        if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
             raise ServerStartupError(
                 "there is no program %s" % program,
                 cause=Cause.NOT_FOUND,
@@ -359,12 +494,12 @@ class InferenceServer(abc.ABC):
                 command=self.masked_command(),
             )
 
-    def _wait_until_ready(self, process: EngineProcess) -> None:
-        began = time.monotonic()
+    def _wait_until_ready(self, process: supervision.EngineProcess) -> None:
+        began = self._began
         until = began + self.startup_timeout
         pause = FIRST_PAUSE
         moved_at = began
-        activity = Activity(began, 0, 0.0, 0)
+        activity = stall_detection.Activity(began, 0, 0.0, 0)
         while True:
             self._read_log(began)
             if process.poll() is not None:
@@ -374,7 +509,7 @@ class InferenceServer(abc.ABC):
             if self._cancelled.is_set() or self._stops_waiting:
                 raise ServerStartupError("the server was stopped while it started")
             left = until - time.monotonic()
-            if self._answers(min(PROBE_SECONDS, max(left, 0.1))):
+            if self._answers(self.get_readiness_endpoints(), min(PROBE_SECONDS, max(left, 0.1))):
                 self._prove(process)
                 self._read_log(began)
                 self._note_phase("ready", began)
@@ -388,7 +523,7 @@ class InferenceServer(abc.ABC):
                 )
             if now - activity.at >= SAMPLE_SECONDS:
                 current = self._activity(process)
-                moved_at = now if made_progress(activity, current) else moved_at
+                moved_at = now if stall_detection.made_progress(activity, current) else moved_at
                 activity = current
                 if now - moved_at >= self.stall_timeout:
                     raise self._too_late(
@@ -400,23 +535,27 @@ class InferenceServer(abc.ABC):
             process.wait_for_exit(min(pause, max(until - now, 0.0)))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    def _activity(self, process: EngineProcess) -> Activity:
+    def _activity(self, process: supervision.EngineProcess) -> stall_detection.Activity:
         members = process.members()
         self._find_application(members)
         cpu_seconds, bytes_read = processes.work_of(members)
         lines = self._follower.count if self._follower else 0
-        return Activity(time.monotonic(), lines, cpu_seconds, bytes_read)
+        return stall_detection.Activity(time.monotonic(), lines, cpu_seconds, bytes_read)
 
-    def _answers(self, timeout: float) -> bool:
-        answer = http_check.get(self.get_health_endpoint(), timeout, self.get_request_headers())
-        return answer is not None and answer.status == 200
+    def _answers(self, urls: Sequence[str], timeout: float) -> bool:
+        """Whether the first of these URLs that the server has answers 200."""
+        for url in urls:
+            answer = http_check.get(url, timeout, self.get_request_headers())
+            if answer is None or answer.status != 404:
+                return answer is not None and answer.status == 200
+        return False
 
-    def _prove(self, process: EngineProcess) -> None:
+    def _prove(self, process: supervision.EngineProcess) -> None:
         """Make sure that the answer came from our engine, and that it serves our model."""
         members = process.members()
         self._find_application(members)
         self._track(members)
-        address = urlsplit(self.get_health_endpoint())
+        address = addresses.urlsplit(self.get_health_endpoint())
         if self.config.get("verify_port", True) and address.hostname in LOCAL_HOSTS and address.port:
             held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
             if held is False:
@@ -443,9 +582,9 @@ class InferenceServer(abc.ABC):
                     command=self.masked_command(),
                 )
 
-    def _ended_early(self, process: EngineProcess) -> ServerStartupError:
+    def _ended_early(self, process: supervision.EngineProcess) -> ServerStartupError:
         code = process.poll()
-        found = diagnose(self._follower.lines() if self._follower else [], code)
+        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
         how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
         message = "Failed to start server: it ended with %s (%s)" % (how, found.cause.value)
         return ServerStartupError(
@@ -485,7 +624,7 @@ class InferenceServer(abc.ABC):
 
     def _read_log(self, began: float) -> None:
         for line in self._follower.read() if self._follower else ():
-            progress = phase_of(line)
+            progress = phases.phase_of(line)
             if progress is not None:
                 self._note_phase(progress.phase, began)
 
@@ -519,7 +658,7 @@ class InferenceServer(abc.ABC):
 
     def probe(self) -> bool:
         """Ask the server now whether it is well."""
-        return self._answers(float(self.heartbeat_timeout))
+        return self._answers(self.get_heartbeat_endpoints(), float(self.heartbeat_timeout))
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for the engine to end; return its exit code, or None if it runs on."""
@@ -534,7 +673,7 @@ class InferenceServer(abc.ABC):
             return False
         self._track(process.members())
         for path in (self.log_file, self.error_log_file):
-            rotate(path, self.max_log_bytes)
+            logs.rotate(path, self.max_log_bytes)
         return self.probe()
 
     def _heard(self, well: bool, failures: int) -> None:
@@ -555,12 +694,12 @@ class InferenceServer(abc.ABC):
         if self._follower is not None:
             self._follower.read()
         code = process.poll()
-        found = diagnose(self._follower.lines() if self._follower else [], code)
+        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
         hint = self.mask(found.hint)
         self.logger.error("the server ended with code %s (%s). %s", code, found.cause.value, hint)
         message = "the server ended with code %s" % code
         error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
-        self.run_file.note(error=error, ended_at=now_text())
+        self.run_file.note(error=error, ended_at=run_file.now_text())
         self._set_state("dead")
 
     def _set_state(self, state: str) -> None:
@@ -589,14 +728,14 @@ class InferenceServer(abc.ABC):
 
     # Stop
 
-    def get_stop_plan(self) -> StopPlan:
+    def get_stop_plan(self) -> stopping.StopPlan:
         """Return how the engine is stopped."""
         seconds = float(self.stop_timeout)
         if self._arrangement.wraps and self._profile_settings is not None:
             seconds = max(seconds, self._profile_settings.stop_timeout)
-        return StopPlan(leader_seconds=seconds)
+        return stopping.StopPlan(leader_seconds=seconds)
 
-    def stop(self) -> StopReport | None:
+    def stop(self) -> stopping.StopReport | None:
         """Stop the server, from any thread and in any state; return what was done, or None if nothing was running.
 
         Raises:
@@ -607,16 +746,9 @@ class InferenceServer(abc.ABC):
             return None
         self._cancelled.set()
         starting = self.process
-        if self.state == "starting" and starting is not None:
+        if self._in_start and starting is not None:
             starting.kill()  # so that the start ends at once, whatever it waits for
-        with self._counting:
-            self._stops_waiting += 1
-        try:
-            self._lifecycle.acquire()
-        finally:
-            with self._counting:
-                self._stops_waiting -= 1
-        try:
+        with self._before_any_start():
             process = self.process
             if process is None or (process.has_gone() and self.state == "stopped"):
                 self.logger.warning("the server is not running")
@@ -625,6 +757,8 @@ class InferenceServer(abc.ABC):
             self._set_state("stopping")
             self.is_running = False
             try:
+                if self._gpu is not None:
+                    self._gpu.begin_stop()
                 report = self._carry_out(process, self.get_stop_plan())
             except BaseException:
                 process.kill()  # a second Ctrl-C: no more patience, and still nothing left
@@ -635,12 +769,25 @@ class InferenceServer(abc.ABC):
                 self._end_heartbeat()
                 self._set_state("stopped")
             self.stop_report = report
-            self.run_file.note(stop=stop_values(report), ended_at=now_text())
+            self.run_file.note(stop=run_record.stop_values(report), ended_at=run_file.now_text())
             self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
             self._look_for_report()
             if self.debug_mode:
                 self._verify_cleanup(process)
             return report
+
+    @contextlib.contextmanager
+    def _before_any_start(self) -> Iterator[None]:
+        """Hold the lifecycle's lock; a start that has it, or gets it first, ends at once."""
+        with self._counting:
+            self._stops_waiting += 1
+        try:
+            self._lifecycle.acquire()
+        finally:
+            with self._counting:
+                self._stops_waiting -= 1
+        try:
+            yield
         finally:
             self._lifecycle.release()
 
@@ -654,7 +801,7 @@ class InferenceServer(abc.ABC):
             process.wait_until_gone(stopping.KILL_SECONDS)
         self.stop()
 
-    def _carry_out(self, process: EngineProcess, plan: StopPlan) -> StopReport:
+    def _carry_out(self, process: supervision.EngineProcess, plan: stopping.StopPlan) -> stopping.StopReport:
         began = time.monotonic()
         self._track(process.members())
         process.mark_stopping()
@@ -678,10 +825,31 @@ class InferenceServer(abc.ABC):
             else:
                 process.kill()
             process.wait_until_gone(step.seconds)
+        seconds = time.monotonic() - began
         survivors = tuple(stat.identity.pid for stat in process.members())
-        return StopReport(time.monotonic() - began, tuple(sent), process.poll(), survivors)
+        return stopping.StopReport(
+            seconds, tuple(sent), process.poll(), survivors, gpu_memory=self._wait_for_gpu_memory()
+        )
 
-    def _signal_leader(self, process: EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]) -> bool:
+    def _wait_for_gpu_memory(self) -> gpu_memory.GpuRelease | None:
+        if self._gpu is None:
+            self.logger.debug("no GPU can be read: no GPU memory is waited for")
+            return None
+        pids = [identity.pid for identity in self._tracked]
+        release = self._gpu.wait_for_release(float(self.gpu_release_timeout), pids, self._environment)
+        for leftover in release.leftovers if release is not None else ():
+            holders = ", ".join("%s (pid %d)" % (name, pid) for pid, name in leftover.holders)
+            self.logger.warning(
+                "GPU %s has %d MiB more in use than before the start; it is used by %s",
+                leftover.device,
+                leftover.mib,
+                holders or "processes that cannot be seen from here",
+            )
+        return release
+
+    def _signal_leader(
+        self, process: supervision.EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]
+    ) -> bool:
         """Let the first process finish; return whether it has.
 
         Below a profiler the engine gets the signal, and not the profiler: that one has to write its file afterwards.
@@ -704,7 +872,7 @@ class InferenceServer(abc.ABC):
         if not os.path.isfile(report) or os.path.getsize(report) == 0:
             self.logger.error("the profiler left no file %s; its words are in %s", report, self.error_log_file)
 
-    def _verify_cleanup(self, process: EngineProcess) -> None:
+    def _verify_cleanup(self, process: supervision.EngineProcess) -> None:
         self.cleanup_report = cleanup.verify(
             processes.all_processes(),
             leader=process.pid,
@@ -767,3 +935,8 @@ def _holders(port: int) -> str:
     """Return who listens on a port, for people."""
     found = ((pid, " ".join(masking.mask_words(processes.words_of(pid)))) for pid in ports.holders(port))
     return ", ".join("%s (pid %d)" % (words[:80].encode("utf-8", "replace").decode(), pid) for pid, words in found)
+
+
+def _beyond_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that this process does not have, or has with another value."""
+    return {name: value for name, value in environment.items() if os.environ.get(name) != value}
