@@ -13,6 +13,7 @@ from inference_server.backends import CustomServer, SGLangServer, VLLMServer, re
 from inference_server.errors import (
     Cause,
     CleanupError,
+    FleetStartupError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -23,14 +24,20 @@ from inference_server.server import InferenceServer
 
 if TYPE_CHECKING:
     from inference_server.arguments import normalize_server_args
+    from inference_server.checks import CheckItem, CheckReport
     from inference_server.cleanup import CleanupReport
+    from inference_server.fleet import Fleet, fleet_from_config, start_many
     from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
     "Cause",
+    "CheckItem",
+    "CheckReport",
     "CleanupError",
     "CleanupReport",
     "CustomServer",
+    "Fleet",
+    "FleetStartupError",
     "InferenceServer",
     "InferenceServerError",
     "ProfileError",
@@ -41,15 +48,22 @@ __all__ = [
     "StopReport",
     "VLLMServer",
     "create_server",
+    "fleet_from_config",
     "load_server_config",
     "normalize_server_args",
     "register_backend",
     "server_from_config",
+    "start_many",
     "start_server_from_config",
 ]
 
 _LATER = {
+    "CheckItem": "checks",
+    "CheckReport": "checks",
     "CleanupReport": "cleanup",
+    "Fleet": "fleet",
+    "fleet_from_config": "fleet",
+    "start_many": "fleet",
     "StopPlan": "stopping",
     "StopReport": "stopping",
     "normalize_server_args": "arguments",

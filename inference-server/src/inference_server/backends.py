@@ -104,7 +104,11 @@ class _Engine(InferenceServer):
             result, certain = self._judge_options(installed)
         except ServerStartupError as error:
             return [*items, checks.about_error("options", error)]
-        return items if result is None else [*items, *checks.about_options(result, certain)]
+        if result is None:
+            return items
+        if not (certain and result.unknown):
+            self.set_launch_arguments(result.words)
+        return [*items, *checks.about_options(result, certain)]
 
     def _review_arguments(self, installed: engine_probe.Installed) -> None:
         result, certain = self._judge_options(installed)

@@ -1,6 +1,7 @@
-"""Says what is in a start's way, of facts that were gathered before: each subject is fine, a warning or a problem. Pure.
+"""Says what is in a start's way: each subject is fine, a warning or a problem. Pure.
 
-`preflight` gathers the facts and asks here. A warning may be wrong for this machine or engine; a problem ends the start.
+`preflight` gathers the facts and asks here. A warning may be wrong for this machine or engine; a problem ends the
+start.
 """
 
 from __future__ import annotations
@@ -93,9 +94,7 @@ def about_gpus(needed: int, visible: Sequence[str] | None, used_mib: Mapping[str
     if not used_mib:
         message = "no GPU can be seen on this machine, and %d would be used" % needed
         return CheckItem("GPUs", WARNING, message, "an engine that was built for CPUs does not need one")
-    memory = ", ".join(
-        "%s: %d MiB in use" % (name, used_mib[name]) if name in used_mib else name for name in names
-    )
+    memory = ", ".join("%s: %d MiB in use" % (name, used_mib[name]) if name in used_mib else name for name in names)
     if len(names) < needed:
         return CheckItem(
             "GPUs",
@@ -147,7 +146,7 @@ def about_shared_memory(size: float, gpus: int) -> tuple[CheckItem, ...]:
         CheckItem(
             "shared memory",
             WARNING,
-            "/dev/shm has %.2f GiB" % (size / GIB),
+            "/dev/shm has %.2f GiB" % (size / GIB),  # noqa: S108 - a text
             "for several GPUs: docker run --ipc=host or --shm-size, or an emptyDir with medium Memory",
             Cause.SHARED_MEMORY,
         ),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any, NoReturn, Sequence
+from typing import Any, Mapping, NoReturn, Sequence
 
+from inference_server.configuration import merged, with_engine_arguments, with_value
 from inference_server.exit_codes import MEANINGS
 
 PROGRAM = "inference-server"
@@ -76,9 +77,12 @@ def parse(argv: Sequence[str]) -> Request:
         SystemExit: it asks for help or the version, which has been printed.
     """
     words, engine_words = _split(argv)
-    options = parser().parse_args(words)
+    top, commands = _parsers()
+    options, unknown = top.parse_known_args(words)
     values = vars(options)
     command = values["command"]
+    if unknown:
+        commands[command].error("unrecognized arguments: %s" % " ".join(unknown))
     if engine_words and command not in STARTING:
         raise CommandLineError("`%s %s` takes nothing behind --" % (PROGRAM, command))
     keys = ("backend", "model", "port", "output_dir", "binary_path", "replicas")
@@ -98,6 +102,30 @@ def parse(argv: Sequence[str]) -> Request:
         follow=values.get("follow", False),
         lines=values.get("lines", Request.lines),
     )
+
+
+def content_of(request: Request, file_content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that a request describes: the file's, and what the command line has on top.
+
+    Raises:
+        CommandLineError: something is missing or contradicts the file.
+    """
+    overrides = dict(request.overrides)
+    if "binary_path" in overrides:
+        # The key in `config` counts more than the one at the top.
+        overrides["config"] = {"binary_path": overrides.pop("binary_path")}
+    try:
+        content = merged(file_content, overrides)
+        for key, text in request.settings:
+            content = with_value(content, key, text)
+        if request.variables:
+            content = merged(content, {"env_vars": dict(request.variables)})
+        content = with_engine_arguments(content, request.engine_words)
+    except (ValueError, TypeError) as error:
+        raise CommandLineError(str(error)) from error
+    if not content.get("model") and not content.get("servers"):
+        raise CommandLineError("say which model: --model NAME, or a CONFIG file that has `model`")
+    return content
 
 
 STARTING = ("run", "check", "start")
@@ -121,6 +149,11 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
+    return _parsers()[0]
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the parser of the whole command, and those of its commands by name."""
     codes = "\n".join("  %-4d %s" % (code, meaning) for code, meaning in MEANINGS.items())
     top = _Parser(
         prog=PROGRAM,
@@ -185,7 +218,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=_lines, default=Request.lines, help="lines of each file (default: 50)")
     endpoints = add("endpoints", "list the URLs of a server", "List the URLs that a running server says it has.")
     _add_server(endpoints)
-    return top
+    return top, commands.choices
 
 
 def _add_description(to: argparse.ArgumentParser) -> None:
@@ -196,7 +229,9 @@ def _add_description(to: argparse.ArgumentParser) -> None:
     to.add_argument("--port", type=_port, help="the port (default: 8000; 0: a free one)")
     to.add_argument("--output-dir", metavar="DIR", help="where logs and run.json go (default: ./server_logs)")
     to.add_argument("--binary-path", metavar="PYTHON", help="the interpreter that has the engine (default: python)")
-    to.add_argument("--replicas", type=_replicas, metavar="N", help="start N equal servers on ports and GPUs of their own")
+    to.add_argument(
+        "--replicas", type=_replicas, metavar="N", help="start N equal servers on ports and GPUs of their own"
+    )
     to.add_argument(
         "--env", action="append", metavar="NAME=VALUE", help="a variable of the engine; may be given several times"
     )

@@ -106,8 +106,7 @@ def deal(
         DealingError: there are too few GPUs or ports, or two servers want the same.
     """
     return tuple(
-        Dealt(port, share)
-        for port, share in zip(_deal_ports(wanted, ports, is_free, start), _deal_gpus(wanted, gpus))
+        Dealt(port, share) for port, share in zip(_deal_ports(wanted, ports, is_free, start), _deal_gpus(wanted, gpus))
     )
 
 

@@ -20,7 +20,7 @@ from inference_server import ports
 from inference_server.arguments import normalize_server_args
 from inference_server.configuration import fleet_settings_from, merged, settings_from
 from inference_server.dealing import PORT_DISTANCE, VISIBLE, Dealt, Wanted, deal, gpus_needed, own_gpus
-from inference_server.errors import FleetStartupError, InferenceServerError
+from inference_server.errors import FleetStartupError, ServerStartupError
 from inference_server.factory import server_from_config
 from inference_server.preflight import gpus_in_use
 from inference_server.server import InferenceServer
@@ -38,9 +38,7 @@ class Fleet:
         failures: the error of each server that did not start, by its index, where `minimum` let the others serve.
     """
 
-    def __init__(
-        self, servers: Sequence[InferenceServer], *, stagger: float = 0.0, minimum: int | None = None
-    ) -> None:
+    def __init__(self, servers: Sequence[InferenceServer], *, stagger: float = 0.0, minimum: int | None = None) -> None:
         if not servers:
             raise ValueError("a fleet needs a server")
         self.servers = tuple(servers)
@@ -71,7 +69,7 @@ class Fleet:
 
         Raises:
             FleetStartupError: fewer than `minimum` became ready, so none is left.
-            InferenceServerError: the only server of the fleet failed.
+            InferenceServerError: the only server of the fleet failed, or another thread stopped the fleet.
         """
         self.failures = {}
         self._ending.clear()
@@ -90,11 +88,14 @@ class Fleet:
             for thread in threads:
                 thread.start()
             with self._changed:
-                while len(outcomes) < len(begun) and not self._has_failed():
+                while len(outcomes) < len(begun) and not self._has_failed() and not self._ending.is_set():
                     self._changed.wait(LOOK_SECONDS)
         except BaseException:
             self._end_start(begun, threads)
             raise
+        if self._ending.is_set():
+            self._end_start(begun, threads)
+            raise ServerStartupError("the servers were stopped while they started")
         if not self._has_failed():
             for index in self.failures:
                 self.logger.error(
@@ -242,14 +243,10 @@ def fleet_from_config(content: Mapping[str, Any]) -> Fleet:
     contents = list(settings.contents)
     if len(contents) > 1:
         contents = _apart(contents, list(gpus_in_use()), os.environ)
-    return Fleet(
-        [server_from_config(each) for each in contents], stagger=settings.stagger, minimum=settings.minimum
-    )
+    return Fleet([server_from_config(each) for each in contents], stagger=settings.stagger, minimum=settings.minimum)
 
 
-def start_many(
-    contents: Sequence[Mapping[str, Any]], *, stagger: float = 0.0, minimum: int | None = None
-) -> Fleet:
+def start_many(contents: Sequence[Mapping[str, Any]], *, stagger: float = 0.0, minimum: int | None = None) -> Fleet:
     """Start the servers that several configurations describe, and return them when they serve."""
     fleet = fleet_from_config({"servers": list(contents), "stagger": stagger, "minimum": minimum})
     fleet.start()

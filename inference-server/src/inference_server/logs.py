@@ -40,12 +40,16 @@ def rotate(path: Path, limit: int) -> bool:
     """Copy a log that is larger than `limit` bytes to `.1` and empty it; return whether that was done.
 
     The engine has the file open and goes on writing, so the file itself cannot be moved. It writes at the end of the
-    file, wherever that is (O_APPEND). What it writes between the end of the copy and the emptying is lost: microseconds.
+    file, wherever that is (O_APPEND). What it writes between the end of the copy and the emptying is lost:
+    microseconds.
     """
     try:
         if limit <= 0 or path.stat().st_size <= limit:
             return False
         _shift(path)
+    except OSError:
+        return False
+    try:
         shutil.copyfile(str(path), str(path) + ".1")
         os.truncate(str(path), 0)
     except OSError:

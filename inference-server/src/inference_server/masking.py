@@ -12,20 +12,18 @@ from typing import Iterable, Mapping, Sequence
 from inference_server.arguments import MASK, is_option, is_secret_option, mask_command
 
 SHORTEST_SECRET = 6
-"""Characters of a value that is looked for in texts: a shorter one would be found in words that have nothing to do with it."""
+"""Characters of a value that is looked for in texts: a shorter one would be found where it is no secret."""
 
 _NAME = re.compile(
     r"(?:^|_)(?:(?:API)?(?:TOKEN|KEY)|KEYS|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE)(?:_|$)",
     re.I,
 )
-_IN_JSON = re.compile(
-    r'("(?:[a-z0-9]+[_-])*(?:api_?key|key|token|secret|password)"\s*:\s*)"(?:[^"\\]|\\.)*"', re.I
-)
+_IN_JSON = re.compile(r'("(?:[a-z0-9]+[_-])*(?:api_?key|key|token|secret|password)"\s*:\s*)"(?:[^"\\]|\\.)*"', re.I)
 _IN_URL = re.compile(r"(://)[^/@\s]+@")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name holds a secret: `HF_TOKEN` does, `MAX_TOKENS` and `TOKENIZERS_PARALLELISM` do not."""
+    """Whether a variable of this name holds a secret: `HF_TOKEN` does, `MAX_TOKENS` does not."""
     return _NAME.search(name) is not None
 
 
@@ -42,7 +40,9 @@ def secret_values(words: Sequence[str], environment: Mapping[str, str]) -> tuple
             found.add(word)
         else:
             secret = False
-    return tuple(sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=lambda each: (-len(each), each)))
+    return tuple(
+        sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=lambda each: (-len(each), each))
+    )
 
 
 def mask_text(text: str, secrets: Iterable[str] = ()) -> str:
@@ -62,6 +62,5 @@ def mask_variables(variables: Mapping[str, str], secrets: Iterable[str] = ()) ->
     """Return variables in which no secret can be read."""
     values = tuple(secrets)
     return {
-        name: MASK if value and is_secret_name(name) else mask_text(value, values)
-        for name, value in variables.items()
+        name: MASK if value and is_secret_name(name) else mask_text(value, values) for name, value in variables.items()
     }

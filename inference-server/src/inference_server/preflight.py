@@ -92,7 +92,7 @@ def hub_cache(environment: Mapping[str, str]) -> str:
 
 
 def is_path(model: str) -> bool:
-    """Whether a model's name can only be a path: a name on the hub has one slash at most, and does not begin with it."""
+    """Whether a model can only be a path: a name on the hub has one slash at most, and does not begin with it."""
     return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1
 
 

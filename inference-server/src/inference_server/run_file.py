@@ -35,21 +35,22 @@ class RunFile:
     def __init__(self, path: Path, logger: logging.Logger) -> None:
         self.path = path
         self._logger = logger
-        self._record: RunRecord | None = None
+        self.record: RunRecord | None = None
+        """What was written last."""
         self._writing = threading.Lock()
 
     def begin(self, record: RunRecord) -> None:
         """Begin a new run."""
         with self._writing:
-            self._record = record
+            self.record = record
             self._write(record)
 
     def note(self, **changes: Any) -> None:
         """Change fields of the record; nothing happens before a run began."""
         with self._writing:
-            if self._record is not None:
-                self._record = replace(self._record, **changes)
-                self._write(self._record)
+            if self.record is not None:
+                self.record = replace(self.record, **changes)
+                self._write(self.record)
 
     def _write(self, record: RunRecord) -> None:
         try:

@@ -413,11 +413,11 @@ class InferenceServer(abc.ABC):
         self._environment = environment
         gpu_reader = gpu.find_reader()
         self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
-        path = str(self.run_file.path.absolute())
+        written = os.path.abspath(self.run_file.path)
         # Appending: what is emptied while the engine writes begins at its beginning again.
         with self.log_file.open("ab") as output, self.error_log_file.open("ab") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
-            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), path)
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), written)
         self.run_file.begin(self._new_record(self.process, environment, version))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
@@ -597,9 +597,7 @@ class InferenceServer(abc.ABC):
         )
 
     def _too_late(self, cause: Cause, message: str, hint: str) -> ServerTimeoutError:
-        return ServerTimeoutError(
-            message, cause=cause, hint=hint, log_tail=self._tail(), command=self.masked_command()
-        )
+        return ServerTimeoutError(message, cause=cause, hint=hint, log_tail=self._tail(), command=self.masked_command())
 
     def log_tail(self, count: int = 20) -> str:
         """Return the last lines of the engine's output, with secrets masked."""
