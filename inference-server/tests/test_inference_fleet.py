@@ -70,7 +70,7 @@ def test_reports_of_a_stop_are_in_the_order_of_the_servers(two: Two) -> None:
 def test_failed_start_stops_the_others_and_says_so(two: Two, tmp_path: Path) -> None:
     log, tree = tmp_path / "words", tmp_path / "tree"
     log.write_text("torch.OutOfMemoryError: CUDA out of memory")
-    servers = two({"FAKE_TREE": str(tree)}, {"FAKE_LOG": str(log), "FAKE_EXIT": "1"})
+    servers = two({"FAKE_TREE": str(tree), "FAKE_HANG": "1"}, {"FAKE_LOG": str(log), "FAKE_EXIT": "1"})
     fleet = Fleet(servers, stagger=0)
     with pytest.raises(FleetStartupError) as raised:
         fleet.start()
@@ -86,8 +86,7 @@ def test_failed_start_stops_the_others_and_says_so(two: Two, tmp_path: Path) -> 
     wait_until_gone(tree)
 
 
-def test_failed_start_does_not_wait_for_one_that_hangs(two: Two, tmp_path: Path) -> None:
-    """The other one would need its whole startup_timeout."""
+def test_death_during_a_start_stops_one_that_serves(two: Two, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     servers = two({"FAKE_TREE": str(tree), "FAKE_HANG": "1"}, {})
     blocked = Fleet(servers)

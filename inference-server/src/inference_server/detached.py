@@ -108,7 +108,7 @@ class _Speaker:
                 os.write(1, line_of(event).encode() + b"\n")
             except BrokenPipeError:
                 if is_last:
-                    raise KeyboardInterrupt from None  # interrupted at the last moment: so nothing is kept
+                    os.kill(os.getpid(), signal.SIGTERM)  # interrupted at the last moment: so nothing is kept
             if is_last:
                 os.dup2(2, 1)  # from here on to the log
 

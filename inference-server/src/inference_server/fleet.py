@@ -161,7 +161,11 @@ class Fleet:
         def stop(index: int) -> None:
             reports[index] = self.servers[index].stop()
 
-        started = [index for index, server in enumerate(self.servers) if server.process is not None]
+        started = [
+            index
+            for index, server in enumerate(self.servers)
+            if server.process is not None and server.state != "stopped"
+        ]
         try:
             errors = self._each([functools.partial(stop, index) for index in started])
         except BaseException:

@@ -74,7 +74,7 @@ class ServerFactory:
         whole = merged(load_server_config(config_file), content) if config_file is not None else content
         key = configuration_key(whole)
         if key in self._failures:
-            raise self._failures[key]
+            raise self._failures[key].with_traceback(None)  # where it was raised first is in another test's report
         server = self._servers.get(key)
         if server is None:
             server = self._servers[key] = self._make(whole, len(self._servers))
@@ -177,6 +177,7 @@ def inference_server(request: pytest.FixtureRequest) -> Iterator[ServerFactory]:
         logs = request.getfixturevalue("tmp_path_factory").mktemp("inference-server")
     factory = ServerFactory(logs, dealing.part_of(ports.chosen_range(), number, int(worker["workercount"])))
     sessions = config.pluginmanager.get_plugin(PLUGIN)
+    assert isinstance(sessions, _Sessions)
     sessions.factory = factory
     try:
         yield factory

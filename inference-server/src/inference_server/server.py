@@ -382,9 +382,9 @@ class InferenceServer(abc.ABC):
         self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread
         self._heartbeat.start()
-        process.on_exit = self._died
+        process.on_exit = lambda: self._died(process)
         if process.poll() is not None:
-            self._died()
+            self._died(process)
 
     def _launch(self) -> supervision.EngineProcess:
         environment = self.get_base_env()
@@ -682,23 +682,23 @@ class InferenceServer(abc.ABC):
             self.logger.warning("the heartbeat failed (%d in a row)", failures)
         self._set_state("ready" if well else "degraded" if failures < FAILURES_UNTIL_UNHEALTHY else "unhealthy")
 
-    def _died(self) -> None:
+    def _died(self, process: supervision.EngineProcess) -> None:
         """The engine ended without being asked to."""
-        process = self.process
-        if process is None or self.state in ("stopping", "stopped", "dead"):
-            return
-        self.is_running = False
-        self.last_heartbeat_success = False
-        if self._follower is not None:
-            self._follower.read()
-        code = process.poll()
-        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
-        hint = self.mask(found.hint)
-        self.logger.error("the server ended with code %s (%s). %s", code, found.cause.value, hint)
-        message = "the server ended with code %s" % code
-        error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
-        self.run_file.note(error=error, ended_at=run_file.now_text())
-        self._set_state("dead")
+        with self._lifecycle:  # the caller may already be starting the next one, or stopping
+            if self.process is not process or self.state in ("stopping", "stopped", "dead"):
+                return
+            self.is_running = False
+            self.last_heartbeat_success = False
+            if self._follower is not None:
+                self._follower.read()
+            code = process.poll()
+            found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
+            hint = self.mask(found.hint)
+            self.logger.error("the server ended with code %s (%s). %s", code, found.cause.value, hint)
+            message = "the server ended with code %s" % code
+            error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
+            self.run_file.note(error=error, ended_at=run_file.now_text())
+            self._set_state("dead")
 
     def _set_state(self, state: str) -> None:
         if state == self.state:
