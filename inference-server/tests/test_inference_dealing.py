@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.dealing import Dealt, DealingError, Wanted, deal, gpus_needed, listed_gpus, own_gpus, part_of
+from inference_server.dealing import DealingError, Dealt, Wanted, deal, gpus_needed, listed_gpus, own_gpus, part_of
 
 PORTS = (10000, 19999)
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def two(make_server: Make, tmp_path: Path) -> Iterator[Callable[..., list[CustomServer]]]:
+def two(make_server: Make, tmp_path: Path) -> Callable[..., list[CustomServer]]:
     """Make two servers, each with variables of its own."""
 
     def make(first: dict[str, Any] | None = None, second: dict[str, Any] | None = None) -> list[CustomServer]:
@@ -40,7 +40,7 @@ def two(make_server: Make, tmp_path: Path) -> Iterator[Callable[..., list[Custom
             for number, variables in enumerate((first, second))
         ]
 
-    yield make
+    return make
 
 
 Two = Callable[..., list[CustomServer]]

@@ -198,9 +198,7 @@ def test_each_worker_has_servers_and_ports_of_its_own(pytester: pytest.Pytester)
         """,
     )
     run(pytester, "-n", "2", "--dist", "each").assert_outcomes(passed=8)
-    ports = [
-        sorted(int(line) for line in path.read_text().split()) for path in sorted(pytester.path.glob("ports-gw*"))
-    ]
+    ports = [sorted(int(line) for line in path.read_text().split()) for path in sorted(pytester.path.glob("ports-gw*"))]
     assert [len(each) for each in ports] == [4, 4]
     assert ports[0][-1] < ports[1][0]
 
@@ -226,7 +224,9 @@ def test_killed_session_leaves_no_server(pytester: pytest.Pytester) -> None:
 def test_option_and_fixture_are_explained(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     assert "--inference-server-logs=DIR" in run(pytester, "--help").stdout.str()
-    run(pytester, "--fixtures").stdout.fnmatch_lines(["inference_server [[]session scope[]]*", "*Make inference servers*"])
+    run(pytester, "--fixtures").stdout.fnmatch_lines(
+        ["inference_server [[]session scope[]]*", "*Make inference servers*"]
+    )
 
 
 def test_order_of_keys_makes_no_other_configuration() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from fake_tree import eventually
+from test_inference_run_record import RECORD
 
 from inference_server import CustomServer, ServerStartupError
 from inference_server.processes import send_signal
 from inference_server.run_file import NAME, RunFile, is_running, read_record, running_servers, write_whole
 from inference_server.run_record import LIBRARY, RunRecord
-from test_inference_run_record import RECORD
 
 Make = Callable[..., CustomServer]
 

@@ -5,8 +5,8 @@
         assert server.is_running
 
 A second call with an equal configuration, in this test or another, returns the same server. All are stopped when the
-session ends; a session that is killed leaves none either. With pytest-xdist each worker has servers of its own, on ports
-that no other worker uses. A test that fails shows the last lines of the servers' logs.
+session ends; a session that is killed leaves none either. With pytest-xdist each worker has servers of its own, on
+ports that no other worker uses. A test that fails shows the last lines of the servers' logs.
 """
 
 from __future__ import annotations

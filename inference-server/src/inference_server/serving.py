@@ -1,9 +1,9 @@
 """Keeps the servers of a configuration until something ends them: Ctrl-C, SIGTERM, SIGHUP, or their own end.
 
-`commands` calls `serve` for `run`, `detached` for `start`. The first signal stops in order, the second kills. Starts and
-stops are on threads; the main thread only waits for signals and for what the threads say, through a pipe, so that a
-signal is never an exception in the middle of something. Whatever ends this process in another way, the keepers end the
-engines.
+`commands` calls `serve` for `run`, `detached` for `start`. The first signal stops in order, the second kills. Starts
+and stops are on threads; the main thread only waits for signals and for what the threads say, through a pipe, so that
+a signal is never an exception in the middle of something. Whatever ends this process in another way, the keepers end
+the engines.
 """
 
 from __future__ import annotations
