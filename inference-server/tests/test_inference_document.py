@@ -1,4 +1,4 @@
-"""Every code block of README.md does what it says, with a fake engine and fake profilers on PATH."""
+"""Every code block of the README and of the page does what it says, with a fake engine and fake profilers on PATH."""
 
 from __future__ import annotations
 

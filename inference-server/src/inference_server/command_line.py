@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> Request:
         SystemExit: it asks for help or the version, which has been printed.
     """
     words, engine_words = _split(argv)
-    top, commands = _parsers()
+    top, commands = parsers()
     options, unknown = top.parse_known_args(words)
     values = vars(options)
     command = values["command"]
@@ -149,10 +149,10 @@ def _pair(text: str, form: str) -> tuple[str, str]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    return _parsers()[0]
+    return parsers()[0]
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of the whole command, and those of its commands by name."""
     codes = "\n".join("  %-4d %s" % (code, meaning) for code, meaning in MEANINGS.items())
     top = _Parser(
