@@ -171,6 +171,11 @@ class SGLangServer(_Engine):
         """
         return self._ready_or(self.server_url + "/v1/models")
 
+    def get_admin_headers(self) -> dict[str, str]:
+        """Return the admin key, if the engine was given one: then changes take only that."""
+        keys = arguments.values_of(self.get_launch_arguments(), "--admin-api-key")
+        return {"Authorization": "Bearer " + keys[0]} if keys else self.get_request_headers()
+
     def _ready_or(self, url: str) -> list[str]:
         health = self.get_health_endpoint()
         if not health.endswith("/health"):
