@@ -13,6 +13,7 @@ from inference_server.backends import CustomServer, SGLangServer, VLLMServer, re
 from inference_server.errors import (
     Cause,
     CleanupError,
+    EngineError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -24,6 +25,7 @@ from inference_server.server import InferenceServer
 if TYPE_CHECKING:
     from inference_server.arguments import normalize_server_args
     from inference_server.cleanup import CleanupReport
+    from inference_server.recording import Profile
     from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "CleanupError",
     "CleanupReport",
     "CustomServer",
+    "EngineError",
     "InferenceServer",
     "InferenceServerError",
+    "Profile",
     "ProfileError",
     "SGLangServer",
     "ServerStartupError",
@@ -50,6 +54,7 @@ __all__ = [
 
 _LATER = {
     "CleanupReport": "cleanup",
+    "Profile": "recording",
     "StopPlan": "stopping",
     "StopReport": "stopping",
     "normalize_server_args": "arguments",

@@ -2,7 +2,7 @@
 
 `server` makes a `Recording` of the plan that `profiling.window_of` returns. A file is taken for written when it is not
 empty, does not grow, and no process of the engine has it open: SGLang answers a stop before it has written anything. A
-profile without a file is a `ProfileError` with what the engine or the tool said.
+profile without a file is a `ProfileError` with what the engine or the tool output.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ class Recording:
 
     def _end(self) -> None:
         if self._window.how == "session":
-            said = self._nsys("stop", seconds=self._target.seconds)
+            output = self._nsys("stop", seconds=self._target.seconds)
             if not files_in(os.path.dirname(self._report)).get(self._report, (0, 0))[0]:
-                raise ProfileError("nsys left no file %s%s" % (self._report, _that_said(said)))
+                raise ProfileError("nsys left no file %s%s" % (self._report, _that_said(output)))
             self.profile.files = (Path(self._report),)
         elif self._window.path:
             # vLLM answers when everything is written, which takes minutes for a long trace.
@@ -206,7 +206,7 @@ class Recording:
         return next(each for each in candidates if not os.path.exists(each))
 
     def _nsys(self, action: str, *words: str, seconds: float) -> str:
-        """Run `nsys start` or `nsys stop`; return what it said. It may say nothing of a session that is not there."""
+        """Run `nsys start` or `nsys stop`; return what it output. It may say nothing of a session that is not there."""
         command = [self._program, action, "--session=" + self._arrangement.session, *words]
         try:
             done = subprocess.run(  # noqa: S603 - the profiler that the caller chose
@@ -223,10 +223,10 @@ class Recording:
             ) from None
         except OSError as error:
             raise ProfileError("cannot run %s: %s" % (command[0], error)) from error
-        said = done.stdout[-MAX_WORDS:].decode("utf-8", "replace").strip()
+        output = done.stdout[-MAX_WORDS:].decode("utf-8", "replace").strip()
         if done.returncode != 0:
-            raise ProfileError("`nsys %s` ended with code %d%s" % (action, done.returncode, _that_said(said)))
-        return said
+            raise ProfileError("`nsys %s` ended with code %d%s" % (action, done.returncode, _that_said(output)))
+        return output
 
     def _post(self, prefix: str, body: Mapping[str, object], seconds: float) -> None:
         path = prefix + self._window.path

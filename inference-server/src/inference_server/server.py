@@ -39,8 +39,9 @@ if TYPE_CHECKING:
         configuration,
         diagnosis,
         endpoints,
-        gpu,
+        engine_calls,
         gpu_memory,
+        gpu_watch,
         http_check,
         logs,
         phases,
@@ -61,7 +62,8 @@ else:
     configuration = Deferred("inference_server.configuration")
     diagnosis = Deferred("inference_server.diagnosis")
     endpoints = Deferred("inference_server.endpoints")
-    gpu = Deferred("inference_server.gpu")
+    engine_calls = Deferred("inference_server.engine_calls")
+    gpu_watch = Deferred("inference_server.gpu_watch")
     http_check = Deferred("inference_server.http_check")
     logs = Deferred("inference_server.logs")
     phases = Deferred("inference_server.phases")
@@ -178,7 +180,7 @@ class InferenceServer(abc.ABC):
         self._command: list[str] = []
         self._owner = os.getpid()
         self._environment: dict[str, str] = {}
-        self._gpu: gpu.GpuWatch | None = None
+        self._gpu: gpu_watch.GpuWatch | None = None
         self._began = 0.0
         self._in_start = False
 
@@ -377,8 +379,8 @@ class InferenceServer(abc.ABC):
         self._application = None
         self._tracked = set()
         self._environment = environment
-        gpu_reader = gpu.find_reader()
-        self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
+        gpu_reader = gpu_watch.find_reader()
+        self._gpu = gpu_watch.GpuWatch(gpu_reader) if gpu_reader is not None else None
         with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
             self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
@@ -543,6 +545,45 @@ class InferenceServer(abc.ABC):
             process.wait_until_gone(stopping.KILL_SECONDS)
             self._track(process.members())
 
+    # Calls of a running server
+
+    def load_adapter(self, name: str, path: str | Path) -> str:
+        """Load a LoRA adapter from a folder that the engine can read; return what requests put in `model` for it.
+
+        Raises:
+            EngineError: the engine rejects it; the text has its reason.
+        """
+        engine = self._get_engine()
+        engine_calls.load(engine, name, str(path))
+        return engine_calls.request_model(engine, name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Unload a LoRA adapter.
+
+        Raises:
+            EngineError: the engine does not.
+        """
+        engine_calls.unload(self._get_engine(), name)
+
+    def metrics(self) -> str:
+        """Return the engine's metrics as Prometheus text, with standard names behind it where `patio` is installed.
+
+        Raises:
+            EngineError: the engine gives none.
+        """
+        url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
+        return engine_calls.metrics(self._get_engine(), url)
+
+    def _get_engine(self) -> engine_calls.Engine:
+        served = arguments.values_of(self.get_launch_arguments(), "--served-model-name")
+        return engine_calls.Engine(
+            self.get_backend_name(),
+            self.server_url,
+            served[0] if served else self.model,
+            self.get_request_headers(),
+            self.get_admin_headers(),
+        )
+
     # Profiles
 
     @contextlib.contextmanager
@@ -566,7 +607,7 @@ class InferenceServer(abc.ABC):
             current = current_profiles.begin(profile, self._get_target(), self.get_launch_arguments(), running=running)
             try:
                 yield profile
-            except Exception:
+            except Exception:  # whatever the block raises: the engine must not go on recording
                 with contextlib.suppress(ProfileError):  # the block's own error says more
                     current.end()
                 raise
