@@ -103,7 +103,9 @@ def test_rocprofv3_has_a_trace_beside_its_statistics() -> None:
     assert found.folder == "/logs/profiles"
 
 
-@pytest.mark.parametrize(("option", "folder"), [("mine", "mine"), ("a/%pid%/b", "a"), ("%pid%", "."), ("/a%rank%", "/")])
+@pytest.mark.parametrize(
+    ("option", "folder"), [("mine", "mine"), ("a/%pid%/b", "a"), ("%pid%", "."), ("/a%rank%", "/")]
+)
 def test_folder_of_rocprofv3_is_before_its_placeholders(option: str, folder: str) -> None:
     assert arrange(settings("amd", "-d", option), "vllm", "rocprofv3", [], None).folder == folder
 

@@ -24,11 +24,20 @@ from inference_server.server import InferenceServer
 
 if TYPE_CHECKING:
     from inference_server.arguments import normalize_server_args
+    from inference_server.async_server import (
+        AsyncInferenceServer,
+        AsyncSGLangServer,
+        AsyncVLLMServer,
+        create_async_server,
+    )
     from inference_server.cleanup import CleanupReport
     from inference_server.recording import Profile
     from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
+    "AsyncInferenceServer",
+    "AsyncSGLangServer",
+    "AsyncVLLMServer",
     "Cause",
     "CleanupError",
     "CleanupReport",
@@ -44,6 +53,7 @@ __all__ = [
     "StopPlan",
     "StopReport",
     "VLLMServer",
+    "create_async_server",
     "create_server",
     "load_server_config",
     "normalize_server_args",
@@ -53,10 +63,14 @@ __all__ = [
 ]
 
 _LATER = {
+    "AsyncInferenceServer": "async_server",
+    "AsyncSGLangServer": "async_server",
+    "AsyncVLLMServer": "async_server",
     "CleanupReport": "cleanup",
     "Profile": "recording",
     "StopPlan": "stopping",
     "StopReport": "stopping",
+    "create_async_server": "async_server",
     "normalize_server_args": "arguments",
 }
 """Names by the module that has them, which is imported at their first use: see `deferred`."""

@@ -2,11 +2,12 @@
 
 `server` makes a `Recording` of the plan that `profiling.window_of` returns. A file is taken for written when it is not
 empty, does not grow, and no process of the engine has it open: SGLang answers a stop before it has written anything. A
-profile without a file is a `ProfileError` with what the engine or the tool output.
+profile without a file is a `ProfileError` with what the engine or the tool printed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -18,6 +19,9 @@ from typing import Callable, Mapping, Sequence
 from inference_server import http_check
 from inference_server.errors import ProfileError
 from inference_server.profiling import NSYS_REPORT, Arrangement, Window
+
+ABANDON_SECONDS = 5.0
+"""How long an engine has to take note that a recording is given up."""
 
 START_SECONDS = 60.0
 """How long an engine or nsys may take to begin."""
@@ -158,6 +162,17 @@ class Recording:
             if self._error is not None:
                 raise self._error
 
+    def abandon(self) -> None:
+        """Stop recording and wait for nothing, as after Ctrl-C: the engine must not go on recording."""
+        with self._lock, contextlib.suppress(ProfileError):
+            if not self._ended:
+                self._ended = True
+                self._error = ProfileError("the recording was given up")
+                if self._window.how == "session":
+                    self._nsys("stop", seconds=ABANDON_SECONDS)
+                elif self._window.path:
+                    self._post("/stop", {}, ABANDON_SECONDS)
+
     def _end(self) -> None:
         if self._window.how == "session":
             output = self._nsys("stop", seconds=self._target.seconds)
@@ -206,7 +221,7 @@ class Recording:
         return next(each for each in candidates if not os.path.exists(each))
 
     def _nsys(self, action: str, *words: str, seconds: float) -> str:
-        """Run `nsys start` or `nsys stop`; return what it output. It may say nothing of a session that is not there."""
+        """Run `nsys start` or `nsys stop`; return what it printed. To nsys, a missing session may be no error."""
         command = [self._program, action, "--session=" + self._arrangement.session, *words]
         try:
             done = subprocess.run(  # noqa: S603 - the profiler that the caller chose

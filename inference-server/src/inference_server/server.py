@@ -611,6 +611,9 @@ class InferenceServer(abc.ABC):
                 with contextlib.suppress(ProfileError):  # the block's own error says more
                     current.end()
                 raise
+            except BaseException:
+                current.abandon()
+                raise
             else:
                 current.end()
             finally:
