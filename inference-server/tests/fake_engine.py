@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, Sequence
+from typing import Any, ClassVar, Sequence
 
 
 def value_of(arguments: Sequence[str], *names: str, default: str = "") -> str:
@@ -79,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     model = ""
     arguments: tuple[str, ...] = ()
+    adapters: ClassVar[dict[str, str]] = {}
     order: dict[str, Any] | None = None
 
     def do_GET(self) -> None:
@@ -89,7 +90,9 @@ class Handler(BaseHTTPRequestHandler):
         elif os.path.exists(os.environ.get("FAKE_SICK", "/nonexistent")):
             self.answer(503, {})
         elif self.path == "/v1/models":
-            self.answer(200, {"object": "list", "data": [{"id": os.environ.get("FAKE_MODEL", self.model)}]})
+            base = os.environ.get("FAKE_MODEL", self.model)
+            adapters = [{"id": name, "root": path, "parent": base} for name, path in Handler.adapters.items()]
+            self.answer(200, {"object": "list", "data": [{"id": base, "root": base, "parent": None}, *adapters]})
         elif self.path == "/openapi.json":
             self.answer(200, {"paths": {"/health": {}, "/v1/models": {}, "/v1/score": {}}})
         else:
@@ -101,6 +104,12 @@ class Handler(BaseHTTPRequestHandler):
         self.note_request()
         if self.path in ("/start_profile", "/stop_profile"):
             self.profile(json.loads(body or b"{}"))
+        elif self.path == "/v1/load_lora_adapter":
+            Handler.adapters[json.loads(body)["lora_name"]] = json.loads(body)["lora_path"]
+            self.answer(200, {})
+        elif self.path == "/v1/unload_lora_adapter":
+            Handler.adapters.pop(json.loads(body)["lora_name"], None)
+            self.answer(200, {})
         else:
             self.answer(200, {"choices": [{"text": "hello"}]})
 

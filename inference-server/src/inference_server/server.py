@@ -40,8 +40,8 @@ if TYPE_CHECKING:
         diagnosis,
         endpoints,
         engine_calls,
+        gpu,
         gpu_memory,
-        gpu_watch,
         http_check,
         logs,
         phases,
@@ -63,7 +63,7 @@ else:
     diagnosis = Deferred("inference_server.diagnosis")
     endpoints = Deferred("inference_server.endpoints")
     engine_calls = Deferred("inference_server.engine_calls")
-    gpu_watch = Deferred("inference_server.gpu_watch")
+    gpu = Deferred("inference_server.gpu")
     http_check = Deferred("inference_server.http_check")
     logs = Deferred("inference_server.logs")
     phases = Deferred("inference_server.phases")
@@ -89,6 +89,9 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+NEEDED_BY_A_STOP = ("cleanup", "diagnosis", "recording", "stopping")
+"""Modules that a start imports: a stop must work when the process has no file descriptor or memory for an import."""
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -180,7 +183,7 @@ class InferenceServer(abc.ABC):
         self._command: list[str] = []
         self._owner = os.getpid()
         self._environment: dict[str, str] = {}
-        self._gpu: gpu_watch.GpuWatch | None = None
+        self._gpu: gpu.GpuWatch | None = None
         self._began = 0.0
         self._in_start = False
 
@@ -378,9 +381,11 @@ class InferenceServer(abc.ABC):
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
+        for name in NEEDED_BY_A_STOP:
+            __import__("inference_server." + name)
         self._environment = environment
-        gpu_reader = gpu_watch.find_reader()
-        self._gpu = gpu_watch.GpuWatch(gpu_reader) if gpu_reader is not None else None
+        gpu_reader = gpu.find_reader()
+        self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
         with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
             self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())

@@ -36,7 +36,7 @@ class LocalVllm(VLLMServer):
         max_model_len: int = launch.MAX_MODEL_LEN,
         profile: Mapping[str, Any] | None = None,
     ) -> None:
-        """`installed`: of `environment.install`; `models`: of `model.write`; `scratch`: where it may write. `port` 0: a free one."""
+        """`installed`: of `environment.install`; `models`: of `model.write`; `scratch`: where it may write."""
         options = ["--served-model-name", model.NAME, "--host", HOST, *launch.options(max_model_len)]
         super().__init__(
             str(models / "model"),

@@ -11,7 +11,7 @@ import pytest
 from fake_tree import eventually
 
 from inference_server import CustomServer
-from inference_server.gpu_watch import find_reader, read_amd
+from inference_server.gpu import find_reader, read_amd
 
 Make = Callable[..., CustomServer]
 
@@ -88,7 +88,7 @@ def test_machine_without_gpu_waits_for_nothing(
     make_server: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("inference_server.gpu_watch.AMD_FILES", str(tmp_path / "none*"))
+    monkeypatch.setattr("inference_server.gpu.AMD_FILES", str(tmp_path / "none*"))
     assert find_reader() is None
     server = make_server()
     server.start()
@@ -102,7 +102,7 @@ def test_amd_card_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.Monk
     file.parent.mkdir(parents=True)
     file.write_text("1048576\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("inference_server.gpu_watch.AMD_FILES", str(tmp_path / "card*/device/mem_info_vram_used"))
+    monkeypatch.setattr("inference_server.gpu.AMD_FILES", str(tmp_path / "card*/device/mem_info_vram_used"))
     assert find_reader() is read_amd
     reading = read_amd()
     assert reading is not None
