@@ -120,7 +120,7 @@ async def test_block_that_is_cancelled_stops_the_server(make_server: Make, tmp_p
     wait_until_gone(tree)
 
 
-async def test_wait_ends_with_the_engine_and_its_cancellation_ends_nothing(make_server: Make) -> None:
+async def test_wait_ends_with_the_engine_and_if_cancelled_ends_nothing(make_server: Make) -> None:
     server = AsyncInferenceServer(make_server())
     with pytest.raises(ValueError, match="was not started"):
         await server.wait()

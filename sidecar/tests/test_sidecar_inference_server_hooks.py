@@ -47,7 +47,7 @@ def test_entry_point_names_this_module() -> None:
     assert hooks.installed(hooks.HOOKS)["patio"] is inference_server_hooks
 
 
-def test_metrics_have_the_standard_names_behind_those_of_the_engine(server: CustomServer) -> None:
+def test_metrics_have_standard_names_behind_those_of_the_engine(server: CustomServer) -> None:
     text = server.metrics()
     own, standard = text.split("# HELP patio:", 1)
     name = {"vllm": "vllm:num_requests_running{", "sglang": "sglang:num_running_reqs{"}[server.get_backend_name()]
