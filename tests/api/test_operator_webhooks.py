@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_testing.chart import install_chart
 from patio_testing.kube import Kube, KubectlError, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.webhook_faults import end_certificate_in, secrets_read_only
 from patio_testing.webhook_service import webhook_service
 
 pytestmark = pytest.mark.api
@@ -159,6 +162,44 @@ def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namesp
     assert authorities(trusted) >= before
     assert {served(replica.webhook_port, trusted) for replica in processes}
     created_dry(kube, engine_pod(namespace, "engine"))
+
+
+def test_operator_that_may_not_write_its_secrets_serves_what_is_in_them(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    """Both Secrets are due, and it starts: a right that was taken away must not cost pods their sidecar."""
+    process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
+    with ExitStack() as stack:
+        stack.callback(process.end)
+        # Other tests leave a CA that ends in minutes.
+        kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls", "--ignore-not-found")
+        process.start()
+        stack.enter_context(webhook_service(kube, lambda: [process.webhook_port]))
+        until("the API server trusts it", lambda: ca_bundle(kube))
+        process.terminate()
+        assert process.ended() == 0
+        with secrets_read_only(kube):
+            end_certificate_in(kube, timedelta(days=5))
+            kube.kubectl("-n", "patio-system", "annotate", "secret", "patio-signing-key", "patio.dev/rotate=now")
+            process.start()
+            created_dry(kube, engine_pod(namespace, "engine"))
+            assert timedelta(days=4) < served_until(process) - datetime.now(UTC) < timedelta(days=5)
+            for subject in ("webhook certificate", "signing key"):
+                assert re.search(rf"{subject}: .*forbidden", process.logged()), subject
+        until(
+            "the certificate is renewed once it may be",
+            lambda: served_until(process) - datetime.now(UTC),
+            lambda rest: rest > timedelta(days=300),
+        )
+        created_dry(kube, engine_pod(namespace, "engine"))
+        print(process.logged())  # pytest shows it with a failure
+
+
+def served_until(operator: OperatorProcess) -> datetime:
+    """When the certificate that an operator serves ends, as its metrics say."""
+    name = 'patio_operator_certificate_expiry_timestamp_seconds{certificate="serving"}'
+    (line,) = [line for line in operator.metrics().splitlines() if line.startswith(name)]
+    return datetime.fromtimestamp(float(line.rsplit(" ", 1)[1]), UTC)
 
 
 def authorities(bundle: bytes) -> set[bytes]:
