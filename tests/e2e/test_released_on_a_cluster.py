@@ -205,7 +205,7 @@ def operator_works(kube: Kube, namespace: str, name: str) -> None:
     kube.kubectl("-n", namespace, "delete", "loraadapter", name, "--timeout=60s")
 
 
-def test_upgrade_under_load_unloads_nothing_and_loses_no_request(
+def test_upgrade_under_load_unloads_and_loses_nothing(
     kube: Kube, staged: Environment, installed: Helm, serving: str
 ) -> None:
     with adapters_in_use(kube, serving):
@@ -216,7 +216,7 @@ def test_upgrade_under_load_unloads_nothing_and_loses_no_request(
     operator_works(kube, serving, "after-the-upgrade")
 
 
-def test_rollback_under_load_unloads_nothing_and_loses_no_request(
+def test_rollback_under_load_unloads_and_loses_nothing(
     kube: Kube, installed: Helm, released: Stage, serving: str
 ) -> None:
     with adapters_in_use(kube, serving):

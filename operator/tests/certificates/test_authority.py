@@ -60,7 +60,7 @@ def test_certificate_is_renewed_long_before_its_end_by_same_ca() -> None:
     assert verifies(renewed.certificate, bundle.trusted, later)
 
 
-def test_certificate_that_lasts_less_than_they_do_now_is_renewed_at_once() -> None:
+def test_certificate_shorter_than_the_setting_is_renewed_at_once() -> None:
     """The hours were raised: it would end long before it is old enough."""
     days = Periods(timedelta(days=5), timedelta(0))
     bundle = first(NAMES, NOW, PERIODS)
