@@ -164,9 +164,7 @@ def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namesp
     created_dry(kube, engine_pod(namespace, "engine"))
 
 
-def test_operator_that_may_not_write_its_secrets_serves_them(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
+def test_operator_that_may_not_write_its_secrets_serves_them(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     """Both Secrets are due, and it starts: a right that was taken away must not cost pods their sidecar."""
     process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
     with ExitStack() as stack:
