@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_testing.chart import install_chart
+from patio_testing.deadline import DEADLINE
 from patio_testing.kube import Kube, KubectlError, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
 from patio_testing.webhook_faults import end_certificate_in, secrets_read_only
@@ -241,7 +242,7 @@ def test_pods_created_while_a_replica_ends_are_all_injected(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         creations = [pool.submit(create, number) for number in range(CREATIONS)]
         for _ in range(CREATIONS // 2):
-            assert started.acquire(timeout=60)
+            assert started.acquire(timeout=DEADLINE)
         (leader.terminate if end == "SIGTERM" else leader.kill)()
         pods = [creation.result() for creation in creations]
     assert all([container["name"] for container in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)
