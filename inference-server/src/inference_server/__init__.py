@@ -6,12 +6,14 @@ modules, `supervision` runs it under a `keeper`, `http_check` and `ports` prove 
 
 from __future__ import annotations
 
-from inference_server.arguments import normalize_server_args
+import sys
+from typing import TYPE_CHECKING, Any
+
 from inference_server.backends import CustomServer, SGLangServer, VLLMServer, register_backend
-from inference_server.cleanup import CleanupReport
 from inference_server.errors import (
     Cause,
     CleanupError,
+    EngineError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -19,15 +21,31 @@ from inference_server.errors import (
 )
 from inference_server.factory import create_server, load_server_config, server_from_config, start_server_from_config
 from inference_server.server import InferenceServer
-from inference_server.stopping import StopPlan, StopReport
+
+if TYPE_CHECKING:
+    from inference_server.arguments import normalize_server_args
+    from inference_server.async_server import (
+        AsyncInferenceServer,
+        AsyncSGLangServer,
+        AsyncVLLMServer,
+        create_async_server,
+    )
+    from inference_server.cleanup import CleanupReport
+    from inference_server.recording import Profile
+    from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
+    "AsyncInferenceServer",
+    "AsyncSGLangServer",
+    "AsyncVLLMServer",
     "Cause",
     "CleanupError",
     "CleanupReport",
     "CustomServer",
+    "EngineError",
     "InferenceServer",
     "InferenceServerError",
+    "Profile",
     "ProfileError",
     "SGLangServer",
     "ServerStartupError",
@@ -35,6 +53,7 @@ __all__ = [
     "StopPlan",
     "StopReport",
     "VLLMServer",
+    "create_async_server",
     "create_server",
     "load_server_config",
     "normalize_server_args",
@@ -42,3 +61,26 @@ __all__ = [
     "server_from_config",
     "start_server_from_config",
 ]
+
+_LATER = {
+    "AsyncInferenceServer": "async_server",
+    "AsyncSGLangServer": "async_server",
+    "AsyncVLLMServer": "async_server",
+    "CleanupReport": "cleanup",
+    "Profile": "recording",
+    "StopPlan": "stopping",
+    "StopReport": "stopping",
+    "create_async_server": "async_server",
+    "normalize_server_args": "arguments",
+}
+"""Names by the module that has them, which is imported at their first use: see `deferred`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    module = __name__ + "." + _LATER[name]
+    __import__(module)
+    value = getattr(sys.modules[module], name)
+    globals()[name] = value
+    return value

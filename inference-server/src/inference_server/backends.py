@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import abc
 import math
-import shutil
+import os
 import sys
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence, cast
 
-from inference_server.arguments import normalize_server_args, review, values_of
-from inference_server.endpoints import endpoints_of
-from inference_server.engine_probe import Installed, probe, version_numbers
+from inference_server.deferred import Deferred
 from inference_server.errors import Cause, ServerStartupError
-from inference_server.options import options_of
 from inference_server.server import InferenceServer
+
+if TYPE_CHECKING:
+    import shutil
+
+    from inference_server import arguments, endpoints, engine_probe, hooks, options
+else:
+    shutil = Deferred("shutil")
+    arguments = Deferred("inference_server.arguments")
+    endpoints = Deferred("inference_server.endpoints")
+    engine_probe = Deferred("inference_server.engine_probe")
+    hooks = Deferred("inference_server.hooks")
+    options = Deferred("inference_server.options")
 
 REMOVED_ARGS = ("translate", "error", "pass")
 
@@ -38,7 +47,7 @@ class _Engine(InferenceServer):
 
     def list_endpoints(self) -> dict[str, str]:
         """Return the URLs of the server by name."""
-        return endpoints_of(self.engine, self.server_url, self.get_launch_arguments())
+        return endpoints.endpoints_of(self.engine, self.server_url, self.get_launch_arguments())
 
     @abc.abstractmethod
     def set_launch_arguments(self, words: Sequence[str]) -> None:
@@ -49,11 +58,11 @@ class _Engine(InferenceServer):
         words = self.get_launch_arguments()
         if "--config" in words:
             return set()
-        return set(values_of(words, "--served-model-name")) or {self.model}
+        return set(arguments.values_of(words, "--served-model-name")) or {self.model}
 
     def get_request_headers(self) -> dict[str, str]:
         """Return the API key, if the engine was given one."""
-        keys = values_of(self.get_launch_arguments(), "--api-key")
+        keys = arguments.values_of(self.get_launch_arguments(), "--api-key")
         key = keys[0] if keys else self.get_base_env().get("VLLM_API_KEY", "") if self.engine == "vllm" else ""
         return {"Authorization": "Bearer " + key} if key else {}
 
@@ -61,16 +70,16 @@ class _Engine(InferenceServer):
         """Check that the interpreter has the engine, and that the engine has the options."""
         installed = self._find_interpreter(environment)
         self._review_arguments(installed)
-        return version_numbers(installed.version)
+        return engine_probe.version_numbers(installed.version)
 
-    def _find_interpreter(self, environment: dict[str, str]) -> Installed:
-        chosen = shutil.which(self.binary_path, path=environment.get("PATH"))
-        installed = probe(chosen, self.engine, environment) if chosen else Installed(False)
+    def _find_interpreter(self, environment: dict[str, str]) -> engine_probe.Installed:
+        chosen = shutil.which(self.binary_path, path=environment.get("PATH", os.defpath))
+        installed = engine_probe.probe(chosen, self.engine, environment) if chosen else engine_probe.Installed(False)
         if installed.found is not False:
             return installed
         # `python` is whatever comes first on PATH, often not the interpreter that has the engine.
         if not self.config.get("binary_path") and self.binary_path == "python":
-            own = probe(sys.executable, self.engine, environment)
+            own = engine_probe.probe(sys.executable, self.engine, environment)
             if own.found:
                 self.logger.info("%s has no %s: using %s", chosen or "PATH", self.engine, sys.executable)
                 self.binary_path = sys.executable
@@ -83,19 +92,19 @@ class _Engine(InferenceServer):
             hint="set config['binary_path'] to the interpreter of the environment that has %s" % self.engine,
         )
 
-    def _review_arguments(self, installed: Installed) -> None:
-        options = options_of(self.engine)
+    def _review_arguments(self, installed: engine_probe.Installed) -> None:
+        table = options.options_of(self.engine)
         removed = str(self.config.get("removed_args", "translate"))
         if removed not in REMOVED_ARGS:
             raise ServerStartupError(
                 "config['removed_args'] must be one of %s, not %r" % (", ".join(REMOVED_ARGS), removed),
                 cause=Cause.INVALID_VALUE,
             )
-        if options is None or removed == "pass":
+        if table is None or removed == "pass":
             return
         # An option may be new or gone in another version: only the version of the table is certain.
-        certain = installed.version.split("+")[0] == options.version
-        result = review(self.get_launch_arguments(), options, removed=removed if certain else "error")
+        certain = installed.version.split("+")[0] == table.version
+        result = arguments.review(self.get_launch_arguments(), table, removed=removed if certain else "error")
         for finding in result.findings:
             self.logger.warning("%s%s", finding.message, ": " + finding.hint if finding.hint else "")
         if certain and result.unknown:
@@ -115,8 +124,8 @@ class VLLMServer(_Engine):
 
     def __init__(self, model: str, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
-        self.api_server_args: list[str] = normalize_server_args(
-            self.config.get("api_server_args"), options_of(self.engine)
+        self.api_server_args: list[str] = arguments.normalize_server_args(
+            self.config.get("api_server_args"), options.options_of(self.engine)
         )
 
     def get_launch_arguments(self) -> list[str]:
@@ -150,10 +159,34 @@ class SGLangServer(_Engine):
     default_stop_timeout = 60.0
     """SGLang looks for a stop every 5 s, and drains in steps of 5 s."""
 
+    def get_readiness_endpoints(self) -> list[str]:
+        """Return `/ready`, and for a version without it `/health`, which generates a token."""
+        # /v1/models of SGLang answers before the model can serve.
+        return self._ready_or(self.get_health_endpoint())
+
+    def get_heartbeat_endpoints(self) -> list[str]:
+        """Return `/ready`, and for a version without it the list of models: neither generates a token.
+
+        In SGLang 0.5.23, /health and /health_generate generate one with each call, which takes a second or more, and a
+        call that fails while requests run marks the server unhealthy: it then stops without draining.
+        """
+        return self._ready_or(self.server_url + "/v1/models")
+
+    def get_admin_headers(self) -> dict[str, str]:
+        """Return the admin key, if the engine was given one: then changes take only that."""
+        keys = arguments.values_of(self.get_launch_arguments(), "--admin-api-key")
+        return {"Authorization": "Bearer " + keys[0]} if keys else self.get_request_headers()
+
+    def _ready_or(self, url: str) -> list[str]:
+        health = self.get_health_endpoint()
+        if not health.endswith("/health"):
+            return [health]  # a subclass has another way
+        return [health[: -len("health")] + "ready", url]
+
     def __init__(self, model: str, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
-        arguments = self.config.get("server_args") or self.config.get("api_server_args")
-        self.server_args: list[str] = normalize_server_args(arguments, options_of(self.engine))
+        configured = self.config.get("server_args") or self.config.get("api_server_args")
+        self.server_args: list[str] = arguments.normalize_server_args(configured, options.options_of(self.engine))
 
     def get_launch_arguments(self) -> list[str]:
         """Return `server_args`, word by word."""
@@ -214,12 +247,13 @@ def register_backend(name: str, backend: type[InferenceServer]) -> None:
 
 
 def backend_class(name: str) -> type[InferenceServer]:
-    """Return the class of a backend.
+    """Return the class of a backend: one of this package, a registered one, or one that another package put in.
 
     Raises:
         ValueError: there is none of that name.
     """
-    try:
-        return _backends[name.lower()]
-    except KeyError:
-        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(_backends)))) from None
+    backend = _backends.get(name.lower()) or hooks.installed(hooks.BACKENDS).get(name.lower())
+    if backend is None:
+        known = {*_backends, *hooks.installed(hooks.BACKENDS)}
+        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(known))))
+    return cast("type[InferenceServer]", backend)

@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 CONSTRUCTOR = (
     *("port", "output_dir", "heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "env_vars", "debug_mode", "strict_cleanup", "profile"),
+    *("stop_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup", "profile"),
 )
 """Keys that go to the constructor as they are."""
 

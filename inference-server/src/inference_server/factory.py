@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from inference_server.backends import CustomServer, backend_class
-from inference_server.configuration import merged, settings_from
+from inference_server.deferred import Deferred
 from inference_server.server import InferenceServer
+
+if TYPE_CHECKING:
+    from inference_server import configuration
+else:
+    configuration = Deferred("inference_server.configuration")
 
 MAX_FILE = 1024 * 1024
 """Bytes of a configuration file."""
@@ -59,7 +64,7 @@ def server_from_config(content: Mapping[str, Any]) -> InferenceServer:
     Raises:
         ValueError: a key is missing or wrong, or there is no such backend.
     """
-    settings = settings_from(content)
+    settings = configuration.settings_from(content)
     if settings.launch_command:
         server: InferenceServer = CustomServer(
             settings.model, settings.launch_command, backend=settings.backend, **settings.arguments
@@ -76,6 +81,6 @@ def start_server_from_config(config_file: str | Path, overrides: Mapping[str, An
 
     Mappings in `overrides` are merged into the file's, one level deep; other values replace the file's.
     """
-    server = server_from_config(merged(load_server_config(config_file), overrides))
+    server = server_from_config(configuration.merged(load_server_config(config_file), overrides))
     server.start()
     return server

@@ -8,23 +8,17 @@ file. A start holds the lifecycle's lock; a stop from another thread ends the st
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
 import os
-import shlex
-import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Mapping, Sequence, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
-from inference_server import cleanup, http_check, ports, processes, profiling, stopping, supervision
-from inference_server.arguments import mask_command
-from inference_server.configuration import variables_from
-from inference_server.diagnosis import diagnose
-from inference_server.endpoints import served_endpoints
+from inference_server.deferred import Deferred
 from inference_server.errors import (
     Cause,
     CleanupError,
@@ -33,18 +27,61 @@ from inference_server.errors import (
     ServerStartupError,
     ServerTimeoutError,
 )
-from inference_server.logs import LogFollower, keep_previous
-from inference_server.phases import phase_of
-from inference_server.stall_detection import Activity, made_progress
-from inference_server.stopping import StopPlan, StopReport
-from inference_server.supervision import EngineProcess
-from inference_server.watch import Heartbeat
+
+if TYPE_CHECKING:
+    import shlex
+    import shutil
+    import urllib.parse as addresses
+
+    from inference_server import (
+        arguments,
+        cleanup,
+        configuration,
+        diagnosis,
+        endpoints,
+        engine_calls,
+        gpu,
+        gpu_memory,
+        http_check,
+        logs,
+        phases,
+        ports,
+        processes,
+        profiles,
+        profiling,
+        recording,
+        stall_detection,
+        stopping,
+        supervision,
+        watch,
+    )
+else:
+    shlex, shutil, addresses = Deferred("shlex"), Deferred("shutil"), Deferred("urllib.parse")
+    arguments = Deferred("inference_server.arguments")
+    cleanup = Deferred("inference_server.cleanup")
+    configuration = Deferred("inference_server.configuration")
+    diagnosis = Deferred("inference_server.diagnosis")
+    endpoints = Deferred("inference_server.endpoints")
+    engine_calls = Deferred("inference_server.engine_calls")
+    gpu = Deferred("inference_server.gpu")
+    http_check = Deferred("inference_server.http_check")
+    logs = Deferred("inference_server.logs")
+    phases = Deferred("inference_server.phases")
+    ports = Deferred("inference_server.ports")
+    processes = Deferred("inference_server.processes")
+    profiles = Deferred("inference_server.profiles")
+    profiling = Deferred("inference_server.profiling")
+    recording = Deferred("inference_server.recording")
+    stall_detection = Deferred("inference_server.stall_detection")
+    stopping = Deferred("inference_server.stopping")
+    supervision = Deferred("inference_server.supervision")
+    watch = Deferred("inference_server.watch")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two questions whether the server is ready. A death ends the pause at once."""
 
 PROBE_SECONDS = 30.0
-"""How long one question during a start may take: SGLang's /health generates a token first."""
+"""How long one question during a start may take: the /health of SGLang without /ready generates a token first."""
 
 LEFTOVER_SECONDS = 1.0
 """How long the workers of a leader that ended have to follow it before they get a signal."""
@@ -52,6 +89,12 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+NEEDED_BY_A_STOP = ("cleanup", "diagnosis", "recording", "stopping")
+"""Modules that a start imports: a stop must work when the process has no file descriptor or memory for an import."""
+
+ENV_MODES = ("inherit", "clean")
+"""Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 Self = TypeVar("Self", bound="InferenceServer")
@@ -68,6 +111,7 @@ class InferenceServer(abc.ABC):
         phases: the seconds after the start at which each phase began.
         stop_report: what the last stop did.
         cleanup_report: what `debug_mode` found after the last stop.
+        profile_files: what a profiler wrote that recorded the whole life of the engine; known after the stop.
     """
 
     def __init__(
@@ -86,6 +130,8 @@ class InferenceServer(abc.ABC):
         stop_timeout: float | None = None,
         strict_cleanup: bool = False,
         profile: Mapping[str, Any] | None = None,
+        gpu_release_timeout: float = 30,
+        env_mode: str = "inherit",
         on_phase: Callable[[str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
@@ -98,9 +144,13 @@ class InferenceServer(abc.ABC):
         self.startup_timeout = startup_timeout
         self.stall_timeout = stall_timeout
         self.stop_timeout = self.default_stop_timeout if stop_timeout is None else stop_timeout
-        self.env_vars = variables_from(env_vars)
+        self.gpu_release_timeout = gpu_release_timeout
+        if env_mode not in ENV_MODES:
+            raise ValueError("env_mode must be one of %s, not %r" % (", ".join(ENV_MODES), env_mode))
+        self.env_mode = env_mode
+        self.env_vars = configuration.variables_from(env_vars)
         self.config: dict[str, Any] = dict(config or {})
-        self.profile = profile
+        self.profile_config = profile
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
         self.on_phase = on_phase
@@ -110,7 +160,7 @@ class InferenceServer(abc.ABC):
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
         self.error_log_file = self.output_dir / ("%s_server_error.log" % name)
-        self.process: EngineProcess | None = None
+        self.process: supervision.EngineProcess | None = None
         self.process_group_id: int | None = None
         self.tracked_pids: set[int] = set()
         self.is_running = False
@@ -119,19 +169,23 @@ class InferenceServer(abc.ABC):
         self.last_heartbeat_success = False
         self.phase = ""
         self.phases: dict[str, float] = {}
-        self.stop_report: StopReport | None = None
+        self.stop_report: stopping.StopReport | None = None
         self.cleanup_report: cleanup.CleanupReport | None = None
         self._binary_path: str | None = None
         self._lifecycle = threading.RLock()
         self._cancelled = threading.Event()
-        self._heartbeat: Heartbeat | None = None
-        self._follower: LogFollower | None = None
-        self._arrangement = profiling.Arrangement()
-        self._profile_settings: profiling.ProfileSettings | None = None
+        self._heartbeat: watch.Heartbeat | None = None
+        self._follower: logs.LogFollower | None = None
+        self.profile_files: tuple[Path, ...] = ()
+        self._profiles: profiles.Profiles | None = None
         self._application: processes.Identity | None = None
         self._tracked: set[processes.Identity] = set()
         self._command: list[str] = []
         self._owner = os.getpid()
+        self._environment: dict[str, str] = {}
+        self._gpu: gpu.GpuWatch | None = None
+        self._began = 0.0
+        self._in_start = False
 
     default_stop_timeout = 30.0
     """Seconds that the engine's first process has to finish after SIGTERM."""
@@ -162,12 +216,20 @@ class InferenceServer(abc.ABC):
         """Ask the running server which routes it has; return `list_endpoints()` if it has no OpenAPI document."""
         url = self.server_url + "/openapi.json"
         answer = http_check.get(url, float(self.heartbeat_timeout), self.get_request_headers())
-        found = served_endpoints(self.server_url, answer.json()) if answer is not None else {}
+        found = endpoints.served_endpoints(self.server_url, answer.json()) if answer is not None else {}
         return found or self.list_endpoints()
 
     def get_base_env(self) -> dict[str, str]:
-        """Return the engine's environment: the caller's, and `env_vars`."""
-        return dict(os.environ, **self.env_vars)
+        """Return the engine's environment: `env_vars`, and the caller's unless `env_mode` is `clean`."""
+        return dict(os.environ if self.env_mode == "inherit" else {}, **self.env_vars)
+
+    def get_readiness_endpoints(self) -> list[str]:
+        """Return the URLs that say during a start whether the server is ready: the first one that it has."""
+        return [self.get_health_endpoint()]
+
+    def get_heartbeat_endpoints(self) -> list[str]:
+        """Return the URLs that say whether a server that was ready still is: the first one that it has."""
+        return [self.get_health_endpoint()]
 
     def get_launch_arguments(self) -> list[str]:
         """Return the engine's arguments as far as they are known, for what depends on them."""
@@ -188,6 +250,10 @@ class InferenceServer(abc.ABC):
     def get_request_headers(self) -> dict[str, str]:
         """Return the headers that this library's own requests need."""
         return {}
+
+    def get_admin_headers(self) -> dict[str, str]:
+        """Return the headers of requests that change the engine: profiles and adapters."""
+        return self.get_request_headers()
 
     @property
     def binary_path(self) -> str:
@@ -212,42 +278,81 @@ class InferenceServer(abc.ABC):
             if self.is_running:
                 self.logger.warning("the server is already running")
                 return True
+            self.launch()
+            return self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the engine and return at once; `wait_until_ready` does the rest of `start`.
+
+        Raises:
+            ServerStartupError: it could not be started.
+            ProfileError: the profiler is not there or cannot be configured.
+        """
+        with self._lifecycle:
+            process = self.process
+            if self.is_running or (self.state == "starting" and process is not None and process.poll() is None):
+                self.logger.warning("the server is already running")
+                return
             self._release()
             self._cancelled.clear()
             self._owner = os.getpid()
             self._set_state("starting")
-            try:
-                process = self._launch()
+            with self._abandoned_if_it_fails():
+                self._launch()
+            self._began = time.monotonic()
+
+    def wait_until_ready(self) -> bool:
+        """Wait until a launched server serves; return True then. The limits of a start count from its launch.
+
+        Raises:
+            ServerTimeoutError: it was not ready in `startup_timeout`, or made no progress for `stall_timeout`.
+            ServerStartupError: it ended, or is not the server that answers on its port, or was not launched.
+        """
+        with self._lifecycle:
+            if self.is_running:
+                return True
+            process = self.process
+            if process is None or self.state != "starting":
+                raise ServerStartupError("the server was not launched, or was stopped")
+            with self._abandoned_if_it_fails():
                 self._wait_until_ready(process)
                 self._serve(process)
-            except BaseException as error:
-                # Ctrl-C too: nothing may stay behind.
-                self._abandon()
-                self._set_state("dead")
-                if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
-                    error, Exception
-                ):
-                    raise
-                raise ServerStartupError("Failed to start server: %s" % error) from error
             return True
 
-    def _serve(self, process: EngineProcess) -> None:
+    @contextlib.contextmanager
+    def _abandoned_if_it_fails(self) -> Iterator[None]:
+        """Run a part of a start, which a stop from another thread may end; if it fails, nothing stays behind."""
+        self._in_start = True
+        try:
+            yield
+        except BaseException as error:
+            # Ctrl-C too: nothing may stay behind.
+            self._abandon()
+            self._set_state("dead")
+            if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
+                error, Exception
+            ):
+                raise
+            raise ServerStartupError("Failed to start server: %s" % error) from error
+        finally:
+            self._in_start = False
+
+    def _serve(self, process: supervision.EngineProcess) -> None:
         """Go from starting to ready, and begin to watch."""
         self.is_running = True
         self.last_heartbeat_success = True
+        if self._profiles is not None:
+            self._profiles.begin_whole_life(self._get_target(), self.get_launch_arguments())
         self._set_state("ready")
-        self._heartbeat = Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
+        self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread
         self._heartbeat.start()
         process.on_exit = self._died
         if process.poll() is not None:
             self._died()
 
-    def _launch(self) -> EngineProcess:
+    def _launch(self) -> supervision.EngineProcess:
         environment = self.get_base_env()
-        self._profile_settings = profiling.settings_of(
-            self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
-        )
         if not ports.is_free(self.port):
             holders = ", ".join(
                 "%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port)
@@ -259,16 +364,28 @@ class InferenceServer(abc.ABC):
                 % (holders or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
-        command = self._under_profiler(environment, version)
+        self._profiles, self.profile_files = self._make_profiles(), ()
+        command = self._profiles.arrange(
+            [str(word) for word in self.get_launch_command()],
+            environment,
+            self.get_launch_arguments(),
+            version,
+            "server-%d-%d" % (os.getpid(), self.port),
+        )
         self._command = command
         self._require_program(command[0], environment)
         self.logger.info("starting %s: %s", self.get_backend_name(), self._masked())
         for path in (self.log_file, self.error_log_file):
-            keep_previous(path)
-        self._follower = LogFollower([self.log_file, self.error_log_file])
+            logs.keep_previous(path)
+        self._follower = logs.LogFollower([self.log_file, self.error_log_file])
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
+        for name in NEEDED_BY_A_STOP:
+            __import__("inference_server." + name)
+        self._environment = environment
+        gpu_reader = gpu.find_reader()
+        self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
         with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
             self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
@@ -276,43 +393,28 @@ class InferenceServer(abc.ABC):
         self.process_group_id = self.process.pid
         return self.process
 
-    def _under_profiler(self, environment: dict[str, str], version: tuple[int, ...] | None) -> list[str]:
-        command = [str(word) for word in self.get_launch_command()]
-        self._arrangement = profiling.Arrangement()
-        settings = self._profile_settings
-        if settings is None:
-            return command
-        candidates = profiling.programs(settings)
-        path = environment.get("PATH")
-        program = next((each for each in candidates if shutil.which(each, path=path)), None)
-        if candidates and program is None:
-            raise ProfileError("none of %s is on PATH: install it, or set profile.binary_path" % ", ".join(candidates))
-        folder = os.path.abspath(settings.output_dir)
-        os.makedirs(folder, exist_ok=True)
-        settings = profiling.ProfileSettings(
-            settings.tool, folder, settings.args, settings.binary_path, settings.stop_timeout
+    def _make_profiles(self) -> profiles.Profiles:
+        wanted = self.profile_config if self.profile_config is not None else self.config.get("profile")
+        folder = os.path.abspath(self.output_dir)
+        return profiles.Profiles(
+            profiling.settings_of(wanted, folder), self.get_backend_name(), os.path.join(folder, "profiles")
         )
-        self._arrangement = profiling.arrange(
-            settings, self.get_backend_name(), program or "", self.get_launch_arguments(), version
-        )
-        environment.update(self._arrangement.variables)
-        return [*self._arrangement.prefix, *command, *self._arrangement.arguments]
 
     def _require_program(self, program: str, environment: Mapping[str, str]) -> None:
-        if shutil.which(program, path=environment.get("PATH")) is None:
+        if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
             raise ServerStartupError(
                 "there is no program %s" % program,
                 cause=Cause.NOT_FOUND,
                 hint="install it, or set config['binary_path'] to where it is",
-                command=mask_command(self._command),
+                command=arguments.mask_command(self._command),
             )
 
-    def _wait_until_ready(self, process: EngineProcess) -> None:
-        began = time.monotonic()
+    def _wait_until_ready(self, process: supervision.EngineProcess) -> None:
+        began = self._began
         until = began + self.startup_timeout
         pause = FIRST_PAUSE
         moved_at = began
-        activity = Activity(began, 0, 0.0, 0)
+        activity = stall_detection.Activity(began, 0, 0.0, 0)
         while True:
             self._read_log(began)
             if process.poll() is not None:
@@ -321,7 +423,7 @@ class InferenceServer(abc.ABC):
             if self._cancelled.is_set():
                 raise ServerStartupError("the server was stopped while it started")
             left = until - time.monotonic()
-            if self._answers(min(PROBE_SECONDS, max(left, 0.1))):
+            if self._answers(self.get_readiness_endpoints(), min(PROBE_SECONDS, max(left, 0.1))):
                 self._prove(process)
                 self._read_log(began)
                 self._note_phase("ready", began)
@@ -335,7 +437,7 @@ class InferenceServer(abc.ABC):
                 )
             if now - activity.at >= SAMPLE_SECONDS:
                 current = self._activity(process)
-                moved_at = now if made_progress(activity, current) else moved_at
+                moved_at = now if stall_detection.made_progress(activity, current) else moved_at
                 activity = current
                 if now - moved_at >= self.stall_timeout:
                     raise self._too_late(
@@ -347,23 +449,27 @@ class InferenceServer(abc.ABC):
             process.wait_for_exit(min(pause, max(until - now, 0.0)))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    def _activity(self, process: EngineProcess) -> Activity:
+    def _activity(self, process: supervision.EngineProcess) -> stall_detection.Activity:
         members = process.members()
         self._find_application(members)
         cpu_seconds, bytes_read = processes.work_of(members)
         lines = self._follower.count if self._follower else 0
-        return Activity(time.monotonic(), lines, cpu_seconds, bytes_read)
+        return stall_detection.Activity(time.monotonic(), lines, cpu_seconds, bytes_read)
 
-    def _answers(self, timeout: float) -> bool:
-        answer = http_check.get(self.get_health_endpoint(), timeout, self.get_request_headers())
-        return answer is not None and answer.status == 200
+    def _answers(self, urls: Sequence[str], timeout: float) -> bool:
+        """Whether the first of these URLs that the server has answers 200."""
+        for url in urls:
+            answer = http_check.get(url, timeout, self.get_request_headers())
+            if answer is None or answer.status != 404:
+                return answer is not None and answer.status == 200
+        return False
 
-    def _prove(self, process: EngineProcess) -> None:
+    def _prove(self, process: supervision.EngineProcess) -> None:
         """Make sure that the answer came from our engine, and that it serves our model."""
         members = process.members()
         self._find_application(members)
         self._track(members)
-        address = urlsplit(self.get_health_endpoint())
+        address = addresses.urlsplit(self.get_health_endpoint())
         if self.config.get("verify_port", True) and address.hostname in LOCAL_HOSTS and address.port:
             held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
             if held is False:
@@ -375,7 +481,7 @@ class InferenceServer(abc.ABC):
                     hint="%s listens there; stop that, or choose another port"
                     % (holders or "a process of another user"),
                     log_tail=self._tail(),
-                    command=mask_command(self._command),
+                    command=arguments.mask_command(self._command),
                 )
         expected = self.expected_models()
         models_url = self.list_endpoints().get("models")
@@ -389,12 +495,12 @@ class InferenceServer(abc.ABC):
                     cause=Cause.WRONG_MODEL,
                     hint="it serves %s" % (", ".join(sorted(ids)) or "no model"),
                     log_tail=self._tail(),
-                    command=mask_command(self._command),
+                    command=arguments.mask_command(self._command),
                 )
 
-    def _ended_early(self, process: EngineProcess) -> ServerStartupError:
+    def _ended_early(self, process: supervision.EngineProcess) -> ServerStartupError:
         code = process.poll()
-        found = diagnose(self._follower.lines() if self._follower else [], code)
+        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
         how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
         message = "Failed to start server: it ended with %s (%s)" % (how, found.cause.value)
         return ServerStartupError(
@@ -403,23 +509,23 @@ class InferenceServer(abc.ABC):
             hint=found.hint,
             log_tail=self._tail(),
             exit_code=code,
-            command=mask_command(self._command),
+            command=arguments.mask_command(self._command),
         )
 
     def _too_late(self, cause: Cause, message: str, hint: str) -> ServerTimeoutError:
         return ServerTimeoutError(
-            message, cause=cause, hint=hint, log_tail=self._tail(), command=mask_command(self._command)
+            message, cause=cause, hint=hint, log_tail=self._tail(), command=arguments.mask_command(self._command)
         )
 
     def _tail(self) -> str:
         return self._follower.tail() if self._follower else ""
 
     def _masked(self) -> str:
-        return " ".join(shlex.quote(word) for word in mask_command(self._command))
+        return " ".join(shlex.quote(word) for word in arguments.mask_command(self._command))
 
     def _read_log(self, began: float) -> None:
         for line in self._follower.read() if self._follower else ():
-            progress = phase_of(line)
+            progress = phases.phase_of(line)
             if progress is not None:
                 self._note_phase(progress.phase, began)
 
@@ -444,6 +550,109 @@ class InferenceServer(abc.ABC):
             process.wait_until_gone(stopping.KILL_SECONDS)
             self._track(process.members())
 
+    # Calls of a running server
+
+    def load_adapter(self, name: str, path: str | Path) -> str:
+        """Load a LoRA adapter from a folder that the engine can read; return what requests put in `model` for it.
+
+        Raises:
+            EngineError: the engine rejects it; the text has its reason.
+        """
+        engine = self._get_engine()
+        engine_calls.load(engine, name, str(path))
+        return engine_calls.request_model(engine, name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Unload a LoRA adapter.
+
+        Raises:
+            EngineError: the engine does not.
+        """
+        engine_calls.unload(self._get_engine(), name)
+
+    def metrics(self) -> str:
+        """Return the engine's metrics as Prometheus text, with standard names behind it where `patio` is installed.
+
+        Raises:
+            EngineError: the engine gives none.
+        """
+        url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
+        return engine_calls.metrics(self._get_engine(), url)
+
+    def _get_engine(self) -> engine_calls.Engine:
+        served = arguments.values_of(self.get_launch_arguments(), "--served-model-name")
+        return engine_calls.Engine(
+            self.get_backend_name(),
+            self.server_url,
+            served[0] if served else self.model,
+            self.get_request_headers(),
+            self.get_admin_headers(),
+        )
+
+    # Profiles
+
+    @contextlib.contextmanager
+    def profile(self, name: str = "") -> Iterator[recording.Profile]:
+        """Record what happens within the block; then `files` of what this gives has the profile.
+
+        A server that does not run is started for the block and stopped after it: the only way for a profiler that
+        writes when the engine ends.
+
+        Raises:
+            ProfileError: there is no way to record, or no file was written; the text says why.
+        """
+        profile = recording.Profile(name)
+        running = self.is_running
+        if not running:
+            self._make_profiles().plan(name, self.get_launch_arguments(), running=False)  # before minutes of a start
+        with contextlib.ExitStack() as stack:
+            if not running:
+                stack.enter_context(self)
+            current_profiles = self._profiles or self._make_profiles()
+            current = current_profiles.begin(profile, self._get_target(), self.get_launch_arguments(), running=running)
+            try:
+                yield profile
+            except Exception:  # whatever the block raises: the engine must not go on recording
+                with contextlib.suppress(ProfileError):  # the block's own error says more
+                    current.end()
+                raise
+            except BaseException:
+                current.abandon()
+                raise
+            else:
+                current.end()
+            finally:
+                current_profiles.forget(current)
+        if not profile.files:
+            profile.files = self.profile_files
+
+    def _get_target(self) -> recording.Target:
+        process = self.process
+        settings = self._profiles.settings if self._profiles is not None else None
+        return recording.Target(
+            url=self.server_url,
+            headers=self.get_admin_headers(),
+            environment=self._environment,
+            is_alive=lambda: process is not None and process.poll() is None,
+            pids=lambda: [stat.identity.pid for stat in process.members()] if process is not None else [],
+            seconds=settings.stop_timeout if settings is not None else recording.Target.seconds,
+        )
+
+    def _collect_profile(self, report: stopping.StopReport) -> None:
+        if self._profiles is None:
+            return
+        if self._profiles.recorded_nothing:
+            self.logger.warning("no profile was recorded: enter `with server.profile()`, or set profile.record to run")
+        try:
+            self.profile_files = self._profiles.collect()
+        except ProfileError as error:
+            if report.exit_code == -signal.SIGKILL:
+                reason = "it was killed after %.0f s: raise profile.stop_timeout" % report.seconds
+            else:
+                reason = "it ended with code %s" % report.exit_code
+            self._read_log(self._began)
+            raise ProfileError("%s; %s. Last lines of the log:\n%s" % (error, reason, self._tail())) from error
+
     # Watch
 
     def check_health(self) -> bool:
@@ -452,7 +661,7 @@ class InferenceServer(abc.ABC):
 
     def probe(self) -> bool:
         """Ask the server now whether it is well."""
-        return self._answers(float(self.heartbeat_timeout))
+        return self._answers(self.get_heartbeat_endpoints(), float(self.heartbeat_timeout))
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for the engine to end; return its exit code, or None if it runs on."""
@@ -485,7 +694,7 @@ class InferenceServer(abc.ABC):
         self.last_heartbeat_success = False
         if self._follower is not None:
             self._follower.read()
-        found = diagnose(self._follower.lines() if self._follower else [], process.poll())
+        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], process.poll())
         self.logger.error("the server ended with code %s (%s). %s", process.poll(), found.cause.value, found.hint)
         self._set_state("dead")
 
@@ -503,9 +712,9 @@ class InferenceServer(abc.ABC):
 
     def _find_application(self, members: Sequence[processes.Stat]) -> None:
         """Find the engine below a profiler, by its command line: it renames itself later."""
-        if not self._arrangement.wraps or self._application is not None:
+        if self._profiles is None or not self._profiles.arrangement.wraps or self._application is not None:
             return
-        words = [str(word) for word in self.get_launch_command()]
+        words = [*(str(word) for word in self.get_launch_command()), *self._profiles.arrangement.arguments]
         for stat in members:
             command_line = processes.cmdline_of(stat.identity.pid)
             if stat.identity.pid != self.process_group_id and command_line.endswith(" ".join(words[1:])):
@@ -514,25 +723,24 @@ class InferenceServer(abc.ABC):
 
     # Stop
 
-    def get_stop_plan(self) -> StopPlan:
+    def get_stop_plan(self) -> stopping.StopPlan:
         """Return how the engine is stopped."""
-        seconds = float(self.stop_timeout)
-        if self._arrangement.wraps and self._profile_settings is not None:
-            seconds = max(seconds, self._profile_settings.stop_timeout)
-        return StopPlan(leader_seconds=seconds)
+        profiler_seconds = self._profiles.stop_seconds if self._profiles is not None else 0.0
+        return stopping.StopPlan(leader_seconds=max(float(self.stop_timeout), profiler_seconds))
 
-    def stop(self) -> StopReport | None:
+    def stop(self) -> stopping.StopReport | None:
         """Stop the server, from any thread and in any state; return what was done, or None if nothing was running.
 
         Raises:
             CleanupError: `debug_mode` and `strict_cleanup` are set, and processes were left.
+            ProfileError: everything was stopped, but the profiler that recorded the whole life left no file.
         """
         if os.getpid() != self._owner:
             self.logger.warning("a fork of the owner does not stop the server")
             return None
         self._cancelled.set()
         starting = self.process
-        if self.state == "starting" and starting is not None:
+        if self._in_start and starting is not None:
             starting.kill()  # so that the start ends at once, whatever it waits for
         with self._lifecycle:
             process = self.process
@@ -543,6 +751,11 @@ class InferenceServer(abc.ABC):
             self._set_state("stopping")
             self.is_running = False
             try:
+                lost = self._profiles.end() if self._profiles is not None else ""
+                if lost:
+                    self.logger.error("%s", lost)
+                if self._gpu is not None:
+                    self._gpu.begin_stop()
                 report = self._carry_out(process, self.get_stop_plan())
             except BaseException:
                 process.kill()  # a second Ctrl-C: no more patience, and still nothing left
@@ -554,22 +767,24 @@ class InferenceServer(abc.ABC):
                 self._set_state("stopped")
             self.stop_report = report
             self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
-            self._look_for_report()
             if self.debug_mode:
                 self._verify_cleanup(process)
+            self._collect_profile(report)
             return report
 
     def kill(self) -> None:
-        """End every process of the server at once, without a word."""
+        """End every process of the server at once, without a word. What is being recorded is lost."""
         self._cancelled.set()
+        self._profiles = None
         process = self.process
         if process is not None:
+            process.on_exit = None  # it is no death that needs an explanation
             process.mark_stopping()
             process.kill()
             process.wait_until_gone(stopping.KILL_SECONDS)
         self.stop()
 
-    def _carry_out(self, process: EngineProcess, plan: StopPlan) -> StopReport:
+    def _carry_out(self, process: supervision.EngineProcess, plan: stopping.StopPlan) -> stopping.StopReport:
         began = time.monotonic()
         self._track(process.members())
         process.mark_stopping()
@@ -593,10 +808,31 @@ class InferenceServer(abc.ABC):
             else:
                 process.kill()
             process.wait_until_gone(step.seconds)
+        seconds = time.monotonic() - began
         survivors = tuple(stat.identity.pid for stat in process.members())
-        return StopReport(time.monotonic() - began, tuple(sent), process.poll(), survivors)
+        return stopping.StopReport(
+            seconds, tuple(sent), process.poll(), survivors, gpu_memory=self._wait_for_gpu_memory()
+        )
 
-    def _signal_leader(self, process: EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]) -> bool:
+    def _wait_for_gpu_memory(self) -> gpu_memory.GpuRelease | None:
+        if self._gpu is None:
+            self.logger.debug("no GPU can be read: no GPU memory is waited for")
+            return None
+        pids = [identity.pid for identity in self._tracked]
+        release = self._gpu.wait_for_release(float(self.gpu_release_timeout), pids, self._environment)
+        for leftover in release.leftovers if release is not None else ():
+            holders = ", ".join("%s (pid %d)" % (name, pid) for pid, name in leftover.holders)
+            self.logger.warning(
+                "GPU %s has %d MiB more in use than before the start; it is used by %s",
+                leftover.device,
+                leftover.mib,
+                holders or "processes that cannot be seen from here",
+            )
+        return release
+
+    def _signal_leader(
+        self, process: supervision.EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]
+    ) -> bool:
         """Let the first process finish; return whether it has.
 
         Below a profiler the engine gets the signal, and not the profiler: that one has to write its file afterwards.
@@ -612,14 +848,7 @@ class InferenceServer(abc.ABC):
             sent.append(("engine", signal.SIGKILL))
         return process.wait_for_exit(step.seconds - patience)
 
-    def _look_for_report(self) -> None:
-        report = self._arrangement.report
-        if report is None or "%" in report:
-            return
-        if not os.path.isfile(report) or os.path.getsize(report) == 0:
-            self.logger.error("the profiler left no file %s; its words are in %s", report, self.error_log_file)
-
-    def _verify_cleanup(self, process: EngineProcess) -> None:
+    def _verify_cleanup(self, process: supervision.EngineProcess) -> None:
         self.cleanup_report = cleanup.verify(
             processes.all_processes(),
             leader=process.pid,
@@ -673,6 +902,12 @@ class InferenceServer(abc.ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the server."""
-        if self.process is not None:
+        """Stop the server. A profile that is missing is told only if the block has no error of its own."""
+        if self.process is None:
+            return
+        try:
             self.stop()
+        except ProfileError as missing:
+            if error is None:
+                raise
+            self.logger.error("%s", missing)

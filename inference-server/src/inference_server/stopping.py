@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from inference_server.gpu_memory import GpuRelease
+
 GROUP_SECONDS = 5.0
 """How long the rest of the group has after its SIGTERM."""
 
@@ -68,6 +70,7 @@ class StopReport:
         exit_code: the leader's, negative for a signal.
         survivors: pids that were still alive at the end.
         reason: why the server was stopped, for people.
+        gpu_memory: how the memory of the GPUs came back; None if there is no GPU, or it could not be read.
     """
 
     seconds: float
@@ -75,3 +78,4 @@ class StopReport:
     exit_code: int | None
     survivors: tuple[int, ...]
     reason: str = ""
+    gpu_memory: GpuRelease | None = None

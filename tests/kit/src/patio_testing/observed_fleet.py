@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import random
 import struct
 import tempfile
@@ -35,7 +34,7 @@ from patio_protocol.errors import SidecarError
 from patio_testing.operator_metrics_simulator import OperatorReplica
 from patio_testing.prometheus_server import prometheus
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, s3_server
-from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, free_port, kill, machine
+from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, free_port, kill, machine, runs
 
 ROOT = Path(__file__).resolve().parents[4]
 SCRAPE_EVERY = 10
@@ -97,8 +96,6 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="where the answers to the queries of all panels are written")
     options = parser.parse_args()
     seconds = options.minutes * 60
-    # vLLM loads adapters at run time only with it, and what is started here inherits it.
-    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     # The store would log every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="patio-fleet-") as folder, s3_server() as store:
@@ -238,7 +235,7 @@ async def _clients(fleet: Fleet, model: Model, pod: PodProcesses) -> None:
 
         async def client(number: int) -> None:
             while True:
-                if number >= fleet.clients or pod.engine is None or pod.engine.returncode is not None:
+                if number >= fleet.clients or pod.engine is None or not runs(pod.engine):
                     await asyncio.sleep(1)
                     continue
                 await _request(fleet, model, pod, http)
