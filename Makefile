@@ -120,11 +120,11 @@ PROMETHEUS ?=
 PICTURES := observability/pictures
 
 .PHONY: pictures
-pictures: setup ## Draw the dashboards for the documentation, with Node.js and Chromium. PROMETHEUS=http://..., INSTALL=1.
+pictures: setup ## Draw the dashboards for the documentation, with Node.js and Chromium. ENGINE=double, PROMETHEUS=http://..., INSTALL=1.
 	@test -z "$(INSTALL)" || apt-get install --yes --no-install-recommends chromium
 	npm --prefix $(PICTURES) ci
 ifeq ($(PROMETHEUS),)
-	$(RUN) python -m patio_testing.observed_fleet --minutes $(MINUTES) $(PICTURES)/data.json
+	$(RUN) python -m patio_testing.observed_fleet --minutes $(MINUTES) $(if $(filter vllm,$(ENGINE)),--vllm) $(PICTURES)/data.json
 else
 	$(RUN) python -m patio_observability.panel_data --minutes $(MINUTES) $(PROMETHEUS) $(PICTURES)/data.json
 endif

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from inference_server import CustomServer
+from inference_server import InferenceServer
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_protocol.topology import TopologyReport
@@ -43,7 +43,7 @@ class Machine:
 
     folder: Path
     http: httpx.AsyncClient
-    started: list[Process | CustomServer] = field(default_factory=list)
+    started: list[Process | InferenceServer] = field(default_factory=list)
 
     async def start(self, log: str, *argv: str, **variables: str) -> Process:
         with (self.folder / f"{log}.log").open("ab") as output:
@@ -53,7 +53,7 @@ class Machine:
         self.started.append(process)
         return process
 
-    async def answers(self, url: str, process: Process | CustomServer | None = None) -> None:
+    async def answers(self, url: str, process: Process | InferenceServer | None = None) -> None:
         async def check() -> bool:
             assert process is None or runs(process), f"who should answer at {url} has ended"
             with contextlib.suppress(httpx.HTTPError):
@@ -77,15 +77,15 @@ async def machine(folder: Path) -> AsyncIterator[Machine]:
                 await kill(process)
 
 
-def runs(process: Process | CustomServer) -> bool:
-    if isinstance(process, CustomServer):
+def runs(process: Process | InferenceServer) -> bool:
+    if isinstance(process, InferenceServer):
         return process.process is not None and process.process.poll() is None
     return process.returncode is None
 
 
-async def kill(*processes: Process | CustomServer | None) -> None:
+async def kill(*processes: Process | InferenceServer | None) -> None:
     for process in processes:
-        if isinstance(process, CustomServer):
+        if isinstance(process, InferenceServer):
             await asyncio.to_thread(process.kill)
         elif process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -151,7 +151,7 @@ class PodProcesses:
     sidecar_flags: tuple[str, ...] = ()
     engine_port: int = field(default_factory=free_port)
     sidecar_port: int = field(default_factory=free_port)
-    engine: CustomServer | None = None
+    engine: InferenceServer | None = None
     sidecar: Process | None = None
 
     @property
