@@ -1,6 +1,6 @@
 """The docker command, and through it one Docker daemon: whether it answers, and what its client can do.
 
-A `DockerClient` is the environment with which `docker`, and kind above it, reach a daemon: the machine's, by default, or
+A `DockerClient` is the environment with which `docker`, and kind above it, reach a daemon: by default the machine's, or
 the one that `docker_daemon` runs. It starts nothing and installs nothing.
 """
 

@@ -1,9 +1,9 @@
 """A Docker daemon of our own, for kind on a machine where none answers.
 
-Everything that it keeps is in one folder, its socket and its containerd included: it disturbs no Docker of the machine,
-and goes with that folder. `kind` starts it when the user asks for kind, and ends it at `down`. Its containers reach this
-machine and each other, nothing else: it forwards nothing and changes no packet filter. What is there of it is read from
-the kernel and the file system, as `residue` does for the local cluster.
+Everything that it keeps is in one folder, its socket and its containerd included: it disturbs no Docker of the
+machine, and goes with that folder. `kind` starts it when the user asks for kind, and ends it at `down`. Its containers
+reach this machine and each other, nothing else: it forwards nothing and changes no packet filter. What is there of it
+is read from the kernel and the file system, as `residue` does for the local cluster.
 """
 
 import inspect
@@ -92,7 +92,7 @@ class OwnDaemon:
         return DockerClient(client_environ(self.socket, os.environ))
 
     def start(self, report: Report, refusal: str) -> DockerClient:
-        """Install what the machine lacks, clear what a dead daemon left, and start one.
+        """Install what the machine lacks, and start one. Nothing must be left of an earlier one.
 
         Args:
             report: gets the progress.
@@ -117,9 +117,6 @@ class OwnDaemon:
                 return DockerClient()
         if not is_present(CLIENT.provides):
             ensure_packages([CLIENT], report)
-        if self.residue():
-            report("clearing what an earlier Docker daemon of ours left")
-            self.remove()
         self._start()
         report(f"a Docker daemon of our own answers (log: {self.logs / 'dockerd.log'})")
         return self.client()
@@ -242,7 +239,7 @@ def settings(root: Path, version: int, runtime: Path | None) -> str:
 
 
 def containerd_settings(root: Path) -> str:
-    """A containerd for this daemon alone: without it, Docker would use the machine's, or start one with other places."""
+    """A containerd for this daemon alone: without it, Docker takes the machine's, or starts one with other places."""
     return f"""version = 2
 root = "{root}/containerd"
 state = "{root}/containerd-run"

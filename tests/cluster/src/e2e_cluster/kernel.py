@@ -50,7 +50,7 @@ def restore(file: Path, sysctls: Path = SYSCTLS) -> list[str]:
     """Put the remembered settings back; without a memory there is nothing to put back.
 
     Returns:
-        The settings that cannot be put back, as ``sysctl --write`` takes them: only root may, and in a container not all.
+        The settings that cannot be put back, as ``sysctl --write`` takes them: only root may, in a container not all.
 
     """
     if not file.exists():
