@@ -1,9 +1,9 @@
 """The kind provider: the same one-node cluster inside Docker.
 
 kind does the work; this module gives it a daemon, a node image, a configuration and a kubeconfig of its own, and puts
-back what a node changed on the machine. Where no Docker daemon answers, `docker_daemon` has one; `node_image` says which
-image the node has. By default it is that of the pinned kind release, which is chosen so that it runs the same minor
-version of Kubernetes as the local provider.
+back what a node changed on the machine. Where no Docker daemon answers, `docker_daemon` has one; `node_image` says
+which image the node has. By default it is that of the pinned kind release, which is chosen so that it runs the same
+minor version of Kubernetes as the local provider.
 """
 
 import json

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         limit(process_of(whole))
         with open(path, "w") as file:
             json.dump(whole, file)
-    os.execvp("runc", ["runc", *arguments])  # noqa: S606, S607 - the runc that Docker itself would have called
+    os.execvp("runc", ["runc", *arguments])
 
 
 if __name__ == "__main__":
