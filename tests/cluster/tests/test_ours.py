@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e_cluster.cgroups import deserted_cgroups, groups_named, remove_group
-from e2e_cluster.kernel import remember, restore
+from e2e_cluster.kernel import CHANGED_IN_CONTAINER, remember, restore
 from e2e_cluster.mounts import mounts_below, parse_mounts
 from e2e_cluster.network import own_links, parse_tables, strangers_in_range
 from e2e_cluster.packages import Package, missing
@@ -164,3 +164,8 @@ def test_missing_packages_are_those_whose_file_is_not_there(installed: set[str])
     wanted = (Package("nftables", "nft"), Package("containernetworking-plugins", "/usr/lib/cni/ptp"))
     lacking = missing(wanted, lambda provides: provides in installed)
     assert {package.provides for package in lacking} == {"nft", "/usr/lib/cni/ptp"} - installed
+
+
+def test_node_in_a_container_changes_no_network_setting_of_ours() -> None:
+    assert not [name for name in CHANGED_IN_CONTAINER if name.startswith("net/")]
+    assert {"kernel/panic", "fs/protected_symlinks"} <= set(CHANGED_IN_CONTAINER)

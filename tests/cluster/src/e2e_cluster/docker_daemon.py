@@ -125,7 +125,7 @@ class OwnDaemon:
         if strangers := network.links_in(NETWORK):
             raise MachineError(f"kind's node needs {NETWORK}, which {', '.join(strangers)} of this machine uses")
         self.root.mkdir(parents=True, mode=0o700)
-        kernel.remember(self.kernel_settings, names=(*kernel.CHANGED, *kernel.CHANGED_BY_SYSTEMD))
+        kernel.remember(self.kernel_settings, names=kernel.CHANGED_IN_CONTAINER)
         self.absent.write_text(json.dumps([str(path) for path in FIXED_PLACES if not path.exists()]))
         runtime = None
         if lacks_sys_resource(Path("/proc/self/status").read_text()):

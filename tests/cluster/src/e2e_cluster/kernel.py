@@ -19,7 +19,10 @@ CHANGED = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-CHANGED_BY_SYSTEMD = (
+CHANGED_IN_CONTAINER = (
+    # A container has a network of its own: its settings below `net` are not this machine's.
+    *(name for name in CHANGED if not name.startswith("net/")),
+    # Systemd sets these as the first process of a container that may.
     "fs/file-max",
     "fs/nr_open",
     "fs/protected_fifos",
@@ -28,7 +31,7 @@ CHANGED_BY_SYSTEMD = (
     "fs/protected_symlinks",
     "kernel/pid_max",
 )
-"""What systemd sets beside that when it starts as the first process of a privileged container."""
+"""What a node changes that is a privileged container."""
 
 
 def remember(file: Path, sysctls: Path = SYSCTLS, names: Sequence[str] = CHANGED) -> None:
@@ -57,7 +60,7 @@ def restore(file: Path, sysctls: Path = SYSCTLS) -> list[str]:
         return []
     refused = []
     for name, value in json.loads(file.read_text()).items():
-        if name in (*CHANGED, *CHANGED_BY_SYSTEMD) and (sysctls / name).read_text().strip() != value:
+        if name in (*CHANGED, *CHANGED_IN_CONTAINER) and (sysctls / name).read_text().strip() != value:
             try:
                 (sysctls / name).write_text(value)
             except OSError:

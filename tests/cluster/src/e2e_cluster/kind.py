@@ -250,7 +250,7 @@ class KindProvider:
         if self._own.exists() or self._clusters(binaries, docker):
             return
         if kernel.SYSCTLS.is_dir():
-            kernel.remember(self._kernel_settings, names=(*kernel.CHANGED, *kernel.CHANGED_BY_SYSTEMD))
+            kernel.remember(self._kernel_settings, names=kernel.CHANGED_IN_CONTAINER)
         if not self._memory.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._memory.write_text(json.dumps({"network": docker.succeeds("network", "inspect", KIND_NETWORK)}))
