@@ -99,6 +99,11 @@ def count(expression: str, *labels: str) -> str:
     return grouped("count", expression, *labels)
 
 
+def above_zero(expression: str) -> str:
+    """Return the series that are not 0: counters with a series for each reason would fill a legend from the start."""
+    return f"{expression} > 0"
+
+
 def or_zero(expression: str) -> str:
     """Return the expression, or 0 where it has no series. For counts only: of a rate, nothing is not zero."""
     return f"{expression} or vector(0)"

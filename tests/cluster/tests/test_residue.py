@@ -82,7 +82,7 @@ def _kill(processes: list[Found]) -> None:
     assert processes
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while {process.pid for process in processes} & {process.pid for process in find_cluster_processes(FOLDERS.root)}:
         assert time.monotonic() < deadline, f"not dead: {processes}"
         time.sleep(0.05)

@@ -20,7 +20,18 @@ from patio_observability.dashboards.parts import (
     good_from,
 )
 from patio_observability.model import Dashboard, Key, Kind, Panel, Query, Row, State, Step, Unit, graph, stat
-from patio_observability.promql import count, fullest, increase, or_zero, own, own_quantile, rate, ratio, total
+from patio_observability.promql import (
+    above_zero,
+    count,
+    fullest,
+    increase,
+    or_zero,
+    own,
+    own_quantile,
+    rate,
+    ratio,
+    total,
+)
 
 CHOSEN = 'adapter=~"$adapter"'
 RARE = "15m"
@@ -216,7 +227,11 @@ OPERATIONS = Row(
             "Reasons and events in the documentation says what each reason means and what to do.",
             Unit.COUNT,
             Query(
-                total(increase(own("lora_operations_total", 'outcome!="ok"'), "5m"), "operation", "outcome", "reason"),
+                above_zero(
+                    total(
+                        increase(own("lora_operations_total", 'outcome!="ok"'), "5m"), "operation", "outcome", "reason"
+                    )
+                ),
                 "{{operation}} {{outcome}} {{reason}}",
             ),
             empty="None",
@@ -296,7 +311,10 @@ DOWNLOADS = Row(
             "Failed attempts at downloads, by source and reason, in each five minutes.",
             "The sidecar tries again by itself. Runbook: PatioDownloadsFail.",
             Unit.COUNT,
-            Query(total(increase(own("download_failures_total"), "5m"), "source", "reason"), "{{source}} {{reason}}"),
+            Query(
+                above_zero(total(increase(own("download_failures_total"), "5m"), "source", "reason")),
+                "{{source}} {{reason}}",
+            ),
             empty="None",
             bars=True,
         ),

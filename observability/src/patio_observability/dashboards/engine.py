@@ -7,6 +7,7 @@ from dataclasses import replace
 from patio_observability.dashboards.parts import AWAKE, DRAINING, GREEN, LISTED, PODS, RED, UP, bad_from
 from patio_observability.model import Dashboard, Kind, Panel, Query, Row, Step, Unit, graph, stat
 from patio_observability.promql import (
+    above_zero,
     engine,
     external,
     failed_requests,
@@ -372,7 +373,7 @@ LIFE = Row(
             "What each pod's readiness waits for: its engine, a number of required adapters, or its end after a drain.",
             "`engine` for long: runbook PatioEngineNotStarted. `adapter`: see the dashboard of the adapters.",
             Unit.COUNT,
-            Query(f"{total(own('waiting_for'), *BY_POD, 'reason')} > 0", f"{LEGEND} {{{{reason}}}}"),
+            Query(above_zero(total(own("waiting_for"), *BY_POD, "reason")), f"{LEGEND} {{{{reason}}}}"),
             empty="All pods are ready",
         ),
         graph(
@@ -451,7 +452,10 @@ SIDECAR = Row(
             "Calls from outside the pod that the sidecar rejected, by code, in each five minutes.",
             "`UnknownKey`: the operator cannot reach its own pods. Runbook: PatioCallsRejected.",
             Unit.COUNT,
-            Query(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code"), f"{LEGEND} {{{{code}}}}"),
+            Query(
+                above_zero(total(increase(own("access_denials_total"), "5m"), *BY_POD, "code")),
+                f"{LEGEND} {{{{code}}}}",
+            ),
             width=6,
             empty="None",
         ),

@@ -16,6 +16,7 @@ from patio_observability.dashboards.parts import (
 )
 from patio_observability.model import Dashboard, Kind, Panel, Query, Row, State, Step, Unit, graph, stat
 from patio_observability.promql import (
+    above_zero,
     count,
     fullest,
     grouped,
@@ -149,7 +150,7 @@ NOW = Row(
             empty="None",
         ),
         stat(
-            "Age of the signing key",
+            "Key age",
             "Age of the key that signs calls to sidecars.",
             "Far above access.keyDays: the operator cannot write its Secret. Its log says why.",
             f"time() - max({operator('signing_key_created_timestamp_seconds')})",
@@ -176,7 +177,7 @@ NOW = Row(
             *bad_from(1),
         ),
         stat(
-            "Adapters not ready",
+            "Unready adapters",
             "LoraAdapters that are not Ready.",
             "The row Objects has the reasons. Runbook: PatioAdapterNotReady.",
             or_zero(total(operator("loraadapters", 'ready!="True"'))),
@@ -185,7 +186,7 @@ NOW = Row(
             *bad_from(1),
         ),
         stat(
-            "Groups not ready",
+            "Unready groups",
             "RoleBasedGroups that are not Ready.",
             "The row Objects has the reasons. Runbook: PatioGroupNotReady.",
             or_zero(total(operator("rolebasedgroups", 'ready!="True"'))),
@@ -326,7 +327,7 @@ ADMISSION = Row(
             "Rejections are sentences for users, in the events of their workloads. Runbook: PatioAdmissionsRejected.",
             Unit.COUNT,
             Query(
-                total(increase(operator("admissions_total"), "5m"), "webhook", "outcome", "reason"),
+                above_zero(total(increase(operator("admissions_total"), "5m"), "webhook", "outcome", "reason")),
                 "{{webhook}} {{outcome}}: {{reason}}",
             ),
             width=12,
@@ -403,8 +404,8 @@ RECONCILERS = Row(
             "Passes a second that follow a failed one, and objects whose last pass failed.",
             "The operator's log names the object and the cause.",
             Unit.COUNT,
-            Query(total(rate(operator("retries_total")), "kind"), "{{kind}}: retries a second"),
-            Query(fullest(operator("queue_retrying"), "kind"), "{{kind}}: objects"),
+            Query(above_zero(total(rate(operator("retries_total")), "kind")), "{{kind}}: retries a second"),
+            Query(above_zero(fullest(operator("queue_retrying"), "kind")), "{{kind}}: objects"),
             empty="None",
         ),
     ),
@@ -591,7 +592,7 @@ SIDECARS = Row(
             "`UnknownKey` on many pods: they do not trust the operator's key. Runbook: PatioCallsRejected.",
             Unit.COUNT,
             Query(
-                total(increase(_sidecars("access_denials_total"), "5m"), "namespace", "code"),
+                above_zero(total(increase(_sidecars("access_denials_total"), "5m"), "namespace", "code")),
                 "{{namespace}} {{code}}",
             ),
             width=12,
