@@ -14,9 +14,9 @@ def stand_in(folder: Path, answers: Mapping[str, tuple[int, str]]) -> DockerClie
     An answer is an exit status and a text, on stdout with status 0 and on stderr otherwise. The lines it was called
     with are in `folder/calls`.
     """
-    said = {begin: f"echo '{text}'" if text else ":" for begin, (_, text) in answers.items()}
+    output_of = {begin: f"echo '{text}'" if text else ":" for begin, (_, text) in answers.items()}
     cases = "\n".join(
-        f"'{begin}'*) {said[begin]}{'' if status == 0 else ' >&2'}; exit {status};;"
+        f"'{begin}'*) {output_of[begin]}{'' if status == 0 else ' >&2'}; exit {status};;"
         for begin, (status, _) in answers.items()
     )
     program = folder / "docker"

@@ -23,11 +23,11 @@ def test_capability_leaves_every_set_and_the_others_stay() -> None:
     assert set(map(tuple, limited["capabilities"].values())) == {("CAP_KILL", "CAP_SYS_ADMIN")}
 
 
-@pytest.mark.parametrize(("asked", "given"), [(-500, 0), (0, 0), (300, 300)])
-def test_oom_score_below_zero_becomes_zero(asked: int, given: int) -> None:
-    limited = process(oomScoreAdj=asked)
+@pytest.mark.parametrize(("score", "expected"), [(-500, 0), (0, 0), (300, 300)])
+def test_oom_score_below_zero_becomes_zero(score: int, expected: int) -> None:
+    limited = process(oomScoreAdj=score)
     limit(limited)
-    assert limited["oomScoreAdj"] == given
+    assert limited["oomScoreAdj"] == expected
 
 
 def test_process_without_capabilities_is_left_alone() -> None:
