@@ -3,6 +3,9 @@ UV  := scripts/uv
 RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
+# Which cluster: kind, local, or empty for the one that fits this machine.
+PROVIDER ?= $(PATIO_CLUSTER_PROVIDER)
+export PATIO_CLUSTER_PROVIDER := $(PROVIDER)
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
@@ -22,7 +25,7 @@ setup: ## Install the locked Python environment (.venv).
 	@$(UV) sync --frozen --quiet
 
 .PHONY: demo
-demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or ENGINE=double.
+demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or double, PROVIDER=kind or local.
 	@$(RUN) python -m patio_testing.demo --engine $(ENGINE)
 
 .PHONY: down
@@ -88,8 +91,12 @@ fuzz: setup ## 100,000 hostile metric texts, 10,000 requests to a sidecar's API,
 	@$(RUN) python -m benchmarks.fuzz_guard $(FUZZ_GUARD_ARGS)
 
 .PHONY: e2e
-e2e: setup ## The end-to-end tests on a real cluster.
+e2e: setup ## The end-to-end tests on a real cluster. PROVIDER=kind or local.
 	$(RUN) pytest -m "cluster or vllm" $(PYTEST_ARGS)
+
+.PHONY: test-kind
+test-kind: setup ## The end-to-end tests with the engine double on kind, and what kind leaves on the machine.
+	@PATIO_CLUSTER_PROVIDER=kind $(RUN) pytest -m cluster tests/cluster/tests/test_kind_cluster.py tests/e2e $(PYTEST_ARGS)
 
 .PHONY: images
 images: setup ## Build the container images with Docker or buildah.
