@@ -3,6 +3,9 @@ UV  := scripts/uv
 RUN := $(UV) run --frozen --no-sync
 
 ENGINE ?= vllm
+# Which cluster: kind, local, or empty for the one that fits this machine.
+PROVIDER ?= $(PATIO_CLUSTER_PROVIDER)
+export PATIO_CLUSTER_PROVIDER := $(PROVIDER)
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
@@ -22,7 +25,7 @@ setup: ## Install the locked Python environment (.venv).
 	@$(UV) sync --frozen --quiet
 
 .PHONY: demo
-demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or ENGINE=double.
+demo: setup ## From a bare machine to an adapter that answers. ENGINE=vllm (default) or double, PROVIDER=kind or local.
 	@$(RUN) python -m patio_testing.demo --engine $(ENGINE)
 
 .PHONY: down
@@ -88,8 +91,12 @@ fuzz: setup ## 100,000 hostile metric texts, 10,000 requests to a sidecar's API,
 	@$(RUN) python -m benchmarks.fuzz_guard $(FUZZ_GUARD_ARGS)
 
 .PHONY: e2e
-e2e: setup ## The end-to-end tests on a real cluster.
+e2e: setup ## The end-to-end tests on a real cluster. PROVIDER=kind or local.
 	$(RUN) pytest -m "cluster or vllm" $(PYTEST_ARGS)
+
+.PHONY: test-kind
+test-kind: setup ## The end-to-end tests with the engine double on kind, and what kind leaves on the machine.
+	@PATIO_CLUSTER_PROVIDER=kind $(RUN) pytest -m cluster tests/cluster/tests/test_kind_cluster.py tests/e2e $(PYTEST_ARGS)
 
 .PHONY: images
 images: setup ## Build the container images with Docker or buildah.
@@ -120,11 +127,11 @@ PROMETHEUS ?=
 PICTURES := observability/pictures
 
 .PHONY: pictures
-pictures: setup ## Draw the dashboards for the documentation, with Node.js and Chromium. PROMETHEUS=http://..., INSTALL=1.
+pictures: setup ## Draw the dashboards for the documentation, with Node.js and Chromium. ENGINE=double, PROMETHEUS=http://..., INSTALL=1.
 	@test -z "$(INSTALL)" || apt-get install --yes --no-install-recommends chromium
 	npm --prefix $(PICTURES) ci
 ifeq ($(PROMETHEUS),)
-	$(RUN) python -m patio_testing.observed_fleet --minutes $(MINUTES) $(PICTURES)/data.json
+	$(RUN) python -m patio_testing.observed_fleet --minutes $(MINUTES) $(if $(filter vllm,$(ENGINE)),--vllm) $(PICTURES)/data.json
 else
 	$(RUN) python -m patio_observability.panel_data --minutes $(MINUTES) $(PROMETHEUS) $(PICTURES)/data.json
 endif

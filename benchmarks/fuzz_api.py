@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +29,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from inference_server.ports import free_port
 from patio_protocol.adapters import ErrorBody
+from patio_testing.local_servers import engine_double, local_server
 
 CONFORMANCE: list[CheckFunction] = [
     content_type_conformance,
@@ -51,15 +50,10 @@ def running_sidecar(engine: str, host: str = "127.0.0.1", **variables: str) -> I
     """A sidecar that serves its document, beside an engine double; yield its URL on loopback."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ports = [_free_port(), _free_port()]
-        base = f"http://127.0.0.1:{ports[0]}"
+        engine_port, port = free_port(), free_port()
         nowhere = "http://127.0.0.1:9"
-        double = [sys.executable, "-m", "engine_double", "--engine", engine, "--port", str(ports[0])]
-        sidecar = [sys.executable, "-m", "patio.app", "--port", str(ports[1]), "--enable-fastapi-docs", "-E", engine]
         environment = {
-            **os.environ,
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-            "INFERENCE_ENGINE_ENDPOINT": base,
+            "INFERENCE_ENGINE_ENDPOINT": f"http://127.0.0.1:{engine_port}",
             "PATIO_STATE_FILE": str(folder / "state.json"),
             "PATIO_DOWNLOAD_ROOT": str(folder / "adapters"),
             "HF_ENDPOINT": nowhere,
@@ -68,9 +62,15 @@ def running_sidecar(engine: str, host: str = "127.0.0.1", **variables: str) -> I
             "SECRET_KEY": "nothing",
             **variables,
         }
-        stack.enter_context(_process([*double, "--host", "127.0.0.1", "--enable-lora"], environment))
-        running = stack.enter_context(_process([*sidecar, "--host", host], environment))
-        url = f"http://127.0.0.1:{ports[1]}"
+        command = ["-m", "patio.app", "--port", str(port), "--enable-fastapi-docs", "-E", engine, "--host", host]
+        double = engine_double("engine", folder / "logs", engine_port, "--engine", engine, "--enable-lora")
+        sidecar = local_server("sidecar", folder / "logs", port, command, environment)
+        for server in (double, sidecar):
+            stack.callback(server.kill)
+            server.launch()
+        running = sidecar.process
+        assert running is not None
+        url = f"http://127.0.0.1:{port}"
         until = time.monotonic() + START_SECONDS
         while not _lives(url):
             if time.monotonic() > until:
@@ -140,26 +140,6 @@ def _lives(url: str) -> bool:
         return httpx.get(f"{url}/ready", timeout=1).is_success
     except httpx.HTTPError:
         return False
-
-
-@contextlib.contextmanager
-def _process(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def main(argv: Sequence[str]) -> int:

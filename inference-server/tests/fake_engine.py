@@ -11,10 +11,13 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar, Sequence
 
 
-def value_of(arguments: list[str], *names: str, default: str = "") -> str:
+def value_of(arguments: Sequence[str], *names: str, default: str = "") -> str:
     """Return the value of the last of these options."""
     found = default
     for index, word in enumerate(arguments[:-1]):
@@ -57,10 +60,27 @@ def grow_tree() -> None:
     note("leader")
 
 
+def write_trace(path: str, seconds: float) -> None:
+    """Write a trace in two parts, or an empty one, or none."""
+    kind = os.environ.get("FAKE_PROFILER", "")
+    time.sleep(seconds)
+    if kind == "silent":
+        return
+    with open(path, "w") as file:
+        if kind != "empty":
+            file.write("half ")
+            file.flush()
+            time.sleep(seconds)
+            file.write("trace")
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers as a server that serves one model."""
 
     model = ""
+    arguments: tuple[str, ...] = ()
+    adapters: ClassVar[dict[str, str]] = {}
+    order: dict[str, Any] | None = None
 
     def do_GET(self) -> None:
         """Answer the routes that the library asks for."""
@@ -70,16 +90,59 @@ class Handler(BaseHTTPRequestHandler):
         elif os.path.exists(os.environ.get("FAKE_SICK", "/nonexistent")):
             self.answer(503, {})
         elif self.path == "/v1/models":
-            self.answer(200, {"object": "list", "data": [{"id": os.environ.get("FAKE_MODEL", self.model)}]})
+            base = os.environ.get("FAKE_MODEL", self.model)
+            adapters = [{"id": name, "root": path, "parent": base} for name, path in Handler.adapters.items()]
+            self.answer(200, {"object": "list", "data": [{"id": base, "root": base, "parent": None}, *adapters]})
         elif self.path == "/openapi.json":
             self.answer(200, {"paths": {"/health": {}, "/v1/models": {}, "/v1/score": {}}})
         else:
             self.answer(200, {})
 
     def do_POST(self) -> None:
-        """Answer a completion."""
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.answer(200, {"choices": [{"text": "hello"}]})
+        """Answer a completion, or what begins or ends a profile."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.note_request()
+        if self.path in ("/start_profile", "/stop_profile"):
+            self.profile(json.loads(body or b"{}"))
+        elif self.path == "/v1/load_lora_adapter":
+            Handler.adapters[json.loads(body)["lora_name"]] = json.loads(body)["lora_path"]
+            self.answer(200, {})
+        elif self.path == "/v1/unload_lora_adapter":
+            Handler.adapters.pop(json.loads(body)["lora_name"], None)
+            self.answer(200, {})
+        else:
+            self.answer(200, {"choices": [{"text": "hello"}]})
+
+    def profile(self, order: dict[str, Any]) -> None:
+        """Record as the engines do: vLLM needs an option and answers when all is written, SGLang before that."""
+        engine = "sglang" if "sglang.launch_server" in self.arguments else "vllm"
+        profiler = value_of(self.arguments, "--profiler-config.profiler") or ("torch" if engine == "sglang" else "")
+        if not profiler or os.environ.get("FAKE_PROFILER") == "none":
+            self.answer(404, {"detail": "Not Found"})
+        elif self.path == "/start_profile":
+            if Handler.order is not None:
+                self.answer(409, {"error": {"message": "A profiling session is already active."}})
+                return
+            Handler.order = order
+            self.answer(200, {})
+        elif profiler == "cuda" or "activities" in (Handler.order or {}):
+            with open(os.environ["FAKE_RANGES"], "a") as file:
+                file.write("a range\n")
+            Handler.order = None
+            self.answer(200, {})
+        else:
+            folder = (Handler.order or {}).get("output_dir") or value_of(
+                self.arguments, "--profiler-config.torch_profiler_dir"
+            )
+            prefix = (Handler.order or {}).get("profile_prefix", "trace")
+            path = os.path.join(folder, prefix + "-rank0.pt.trace.json.gz")
+            Handler.order = None
+            if engine == "vllm":
+                write_trace(path, 0.0)
+                self.answer(200, {})
+            else:
+                self.answer(200, {})
+                threading.Thread(target=write_trace, args=(path, 0.3)).start()
 
     def answer(self, status: int, content: dict[str, object]) -> None:
         """Send JSON."""
@@ -114,6 +177,7 @@ def main(arguments: list[str]) -> None:
         grow_tree()
     if os.environ.get("FAKE_HANG"):
         linger()
+    Handler.arguments = tuple(arguments)
     Handler.model = value_of(arguments, "--model", "--model-path", "--served-model-name", default="custom")
     server = HTTPServer(("127.0.0.1", int(value_of(arguments, "--port", default="8000"))), Handler)
     if os.environ.get("FAKE_STUBBORN"):

@@ -19,16 +19,36 @@ esac
 """
 
 NSYS = """#!/bin/sh
-echo "$@" > "$(dirname "$0")/nsys-arguments"
-while [ "$1" != -- ]; do [ "$1" = --output ] && report=$2; shift; done; shift
-"$@"
-echo profile > "$report"
+here=$(cd "$(dirname "$0")" && pwd)
+echo "$@" >> "$here/nsys-arguments"
+write() { [ -e "$here/nsys-writes-nothing" ] || echo profile > "$1"; }
+case "$1" in
+  launch)
+    while [ "$1" != -- ]; do shift; done; shift
+    "$@" ;;
+  start)
+    for word; do case "$word" in --output=*) echo "${word#--output=}" > "$here/nsys-output" ;; esac; done ;;
+  stop)
+    echo "Generating the report"
+    write "$(cat "$here/nsys-output")" ;;
+  profile)
+    while [ "$1" != -- ]; do
+      case "$1" in --output) report=$2 ;; -c | --capture-range=*) export FAKE_RANGES="$here/ranges" ;; esac
+      shift
+    done; shift
+    "$@"
+    if [ -z "$FAKE_RANGES" ]; then write "$report"; exit; fi
+    number=0
+    while read -r _; do number=$((number + 1)); write "${report%.nsys-rep}.$number.nsys-rep"; done < "$FAKE_RANGES" ;;
+esac
 """
 
 ROCPROF = """#!/bin/sh
 echo "$@" > "$(dirname "$0")/rocprofv3-arguments"
-while [ "$1" != -- ]; do shift; done; shift
-exec "$@"
+while [ "$1" != -- ]; do [ "$1" = -d ] && folder=${2%%%*}; shift; done; shift
+"$@"
+mkdir -p "$folder/$$"
+echo profile > "$folder/$$/profile_kernel_stats.csv"
 """
 
 BACKEND = f"""#!/bin/sh

@@ -21,6 +21,7 @@ OLDEST = (3, 7)
 NEWEST = 13
 
 LIFE = """
+import asyncio
 import sys
 import inference_server
 from inference_server import CustomServer, ServerStartupError
@@ -30,6 +31,27 @@ with server:
     assert server.probe()
 assert server.stop_report.exit_code == 0, server.stop_report
 assert server.cleanup_report.passed, server.cleanup_report
+command = [sys.executable, fake, "-m", "sglang.launch_server", "--port", port]
+server = CustomServer("m", command, backend="sglang", port=int(port), output_dir=output, env_mode="clean")
+server.launch()
+server.wait_until_ready()
+with server.profile("name") as profile:
+    pass
+assert [path.name for path in profile.files] == ["name-rank0.pt.trace.json.gz"], profile
+assert server.metrics().startswith("{}")  # one of these has the hooks of the sidecar
+server.stop()
+async def life():
+    async with inference_server.AsyncInferenceServer(server) as asynchronous:
+        assert await asynchronous.probe()
+    waiting = asyncio.ensure_future(asynchronous.start())
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        pass
+    assert not asynchronous.is_running
+asyncio.run(life())
 server = inference_server.SGLangServer("m", output_dir=output, port=0, config={"binary_path": sys.executable})
 try:
     server.start()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference_server import StopReport
+from inference_server.gpu_memory import GpuRelease, Leftover
 from inference_server.processes import Identity
 from inference_server.run_record import COMMAND, RunRecord, record_of, stop_values, to_text
 
@@ -62,5 +63,17 @@ def test_other_text_is_a_value_error(text: str) -> None:
 
 
 def test_stop_is_written_with_what_was_sent_and_left() -> None:
-    values = stop_values(StopReport(1.23456, (("leader", 15), ("kill", 9)), -9, (77,)))
-    assert values == {"seconds": 1.235, "signals": [["leader", 15], ["kill", 9]], "exit_code": -9, "survivors": [77]}
+    release = GpuRelease(2.0, ("0",), (Leftover("0", 512, ((77, "python"),)),))
+    values = stop_values(StopReport(1.23456, (("leader", 15), ("kill", 9)), -9, (77,), gpu_memory=release))
+    assert values == {
+        "seconds": 1.235,
+        "signals": [["leader", 15], ["kill", 9]],
+        "exit_code": -9,
+        "survivors": [77],
+        "gpu_memory": {
+            "seconds": 2.0,
+            "devices": ("0",),
+            "leftovers": ({"device": "0", "mib": 512, "holders": ((77, "python"),)},),
+        },
+    }
+    assert stop_values(StopReport(0.0, (), 0, ()))["gpu_memory"] is None

@@ -49,9 +49,25 @@ def test_candidate_leaves_the_fragments(tree: Path) -> None:
 
 
 def test_folder_of_a_release_is_emptied(tmp_path: Path) -> None:
-    (tmp_path / "dist/old").mkdir(parents=True)
-    empty(tmp_path / "dist", tmp_path)
-    assert [*(tmp_path / "dist").iterdir()] == []
+    output = tmp_path / "dist"
+    empty(output, tmp_path)
+    (output / "old").touch()
+    empty(output, tmp_path)
+    assert not (output / "old").exists()
+    (output / ".layouts").rmdir()
+    (output / "SHA256SUMS").touch()
+    empty(output, tmp_path)
+    assert not (output / "SHA256SUMS").exists()
+
+
+def test_folder_with_something_else_in_it_is_never_emptied(tmp_path: Path) -> None:
+    photo = tmp_path / "home/photo"
+    photo.parent.mkdir()
+    photo.touch()
+    for output in (photo.parent, photo):
+        with pytest.raises(ReleaseError, match="not of a release"):
+            empty(output, tmp_path / "repository")
+    assert photo.exists()
 
 
 @pytest.mark.parametrize("output", ["", ".."])

@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from inference_server import CustomServer
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_testing.deadline import DEADLINE
+from patio_testing.local_servers import engine_double
 from patio_testing.sidecar.builders import adapter_files, eventually, load_request
 
 
@@ -37,7 +39,7 @@ class Pod:
     http: httpx.AsyncClient
     engine_port: int
     sidecar_port: int
-    engine: asyncio.subprocess.Process | None = None
+    engine: CustomServer | None = None
     sidecar: asyncio.subprocess.Process | None = None
 
     @property
@@ -45,12 +47,9 @@ class Pod:
         return SidecarClient(f"http://127.0.0.1:{self.sidecar_port}", self.http)
 
     async def start_engine(self) -> None:
-        self.engine = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engine_double", "--engine", "vllm", "--host", "127.0.0.1"),
-            *("--port", str(self.engine_port), "--served-model-name", "tiny", "--enable-lora"),
-            env={**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
+        flags = ("--engine", "vllm", "--served-model-name", "tiny", "--enable-lora")
+        self.engine = engine_double("engine", self.folder / "engine", self.engine_port, *flags)
+        await asyncio.to_thread(self.engine.launch)
 
     async def start_sidecar(self, *argv: str, **variables: str) -> None:
         self.sidecar = await asyncio.create_subprocess_exec(
@@ -88,8 +87,10 @@ class Pod:
         return {model["id"] for model in answer.json()["data"]} - {"tiny"}
 
 
-async def kill(process: asyncio.subprocess.Process | None) -> None:
-    if process is not None and process.returncode is None:
+async def kill(process: asyncio.subprocess.Process | CustomServer | None) -> None:
+    if isinstance(process, CustomServer):
+        await asyncio.to_thread(process.kill)
+    elif process is not None and process.returncode is None:
         process.kill()
         await process.wait()
 

@@ -631,7 +631,7 @@ def _has_ipv6() -> bool:
 def _reaches(listening: socket.socket, host: str) -> bool:
     listening.listen()
     try:
-        with socket.create_connection((host, listening.getsockname()[1]), timeout=5):
+        with socket.create_connection((host, listening.getsockname()[1]), timeout=60):
             return True
     except OSError:
         return False

@@ -6,10 +6,7 @@ operator answers the admission and never reaches them: the pod object has no add
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +18,7 @@ import pytest
 
 from engine_double.samples import write_adapter
 from patio_testing.kube import Kube, until
+from patio_testing.local_servers import local_server
 from patio_testing.operator_process import OperatorProcess, free_port
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("webhooks")]
@@ -40,7 +38,7 @@ def processes(tmp_path: Path) -> Iterator[ExitStack]:
     """Ends what a test starts."""
     with ExitStack() as stack:
         yield stack
-    for log in tmp_path.glob("*.log"):
+    for log in tmp_path.glob("*/*.log"):
         print(f"--- {log.name}\n{log.read_text()[-3000:]}")  # pytest shows it with a failure
 
 
@@ -91,13 +89,10 @@ def expanded(value: str, known: Mapping[str, str]) -> str:
     return re.sub(r"\$?\$\(([^()]+)\)", put, value)
 
 
-def run(processes: ExitStack, log: Path, command: list[str], environment: dict[str, str]) -> None:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command], env={"PATH": os.environ["PATH"]} | environment, stdout=output, stderr=output
-        )
-    processes.callback(process.wait)
-    processes.callback(process.kill)
+def run(processes: ExitStack, folder: Path, port: int, command: list[str], environment: dict[str, str]) -> None:
+    server = local_server(folder.name, folder, port, command, environment)
+    processes.callback(server.kill)
+    server.launch()
 
 
 def test_new_pod_has_its_adapters_at_once_and_waits_for_secrets(
@@ -126,14 +121,16 @@ def test_new_pod_has_its_adapters_at_once_and_waits_for_secrets(
     (sidecar,) = admitted["spec"]["initContainers"]
     run(
         processes,
-        tmp_path / "engine.log",
+        tmp_path / "engine",
+        engine_port,
         ["-m", "engine_double", *engine["command"], "--host", "127.0.0.1"],
         variables(admitted, engine),
     )
     own = {"PATIO_STATE_FILE": str(tmp_path / "state.json"), "PATIO_DOWNLOAD_ROOT": str(tmp_path / "downloads")}
     run(
         processes,
-        tmp_path / "sidecar.log",
+        tmp_path / "sidecar",
+        sidecar_port,
         ["-m", "patio.app", "--host", "127.0.0.1", "--port", str(sidecar_port), *(sidecar.get("args") or [])],
         variables(admitted, sidecar) | own,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from cryptography.hazmat.primitives import hashes
 
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from patio_testing.chart import install_chart
+from patio_testing.deadline import DEADLINE
 from patio_testing.kube import Kube, KubectlError, connected, until
 from patio_testing.operator_process import OPERATOR, OperatorProcess
+from patio_testing.webhook_faults import end_certificate_in, secrets_read_only
 from patio_testing.webhook_service import webhook_service
 
 pytestmark = pytest.mark.api
@@ -161,6 +165,42 @@ def test_deleted_secret_comes_back_and_trusts_what_it_trusted(kube: Kube, namesp
     created_dry(kube, engine_pod(namespace, "engine"))
 
 
+def test_operator_that_may_not_write_its_secrets_serves_them(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+    """Both Secrets are due, and it starts: a right that was taken away must not cost pods their sidecar."""
+    process = OperatorProcess(plane.kubeconfig_for(OPERATOR))
+    with ExitStack() as stack:
+        stack.callback(process.end)
+        # Other tests leave a CA that ends in minutes.
+        kube.kubectl("-n", "patio-system", "delete", "secret", "patio-webhook-tls", "--ignore-not-found")
+        process.start()
+        stack.enter_context(webhook_service(kube, lambda: [process.webhook_port]))
+        until("the API server trusts it", lambda: ca_bundle(kube))
+        process.terminate()
+        assert process.ended() == 0
+        with secrets_read_only(kube):
+            end_certificate_in(kube, timedelta(days=5))
+            kube.kubectl("-n", "patio-system", "annotate", "secret", "patio-signing-key", "patio.dev/rotate=now")
+            process.start()
+            created_dry(kube, engine_pod(namespace, "engine"))
+            assert timedelta(days=4) < served_until(process) - datetime.now(UTC) < timedelta(days=5)
+            for subject in ("webhook certificate", "signing key"):
+                assert re.search(rf"{subject}: .*forbidden", process.logged()), subject
+        until(
+            "the certificate is renewed once it may be",
+            lambda: served_until(process) - datetime.now(UTC),
+            lambda rest: rest > timedelta(days=300),
+        )
+        created_dry(kube, engine_pod(namespace, "engine"))
+        print(process.logged())  # pytest shows it with a failure
+
+
+def served_until(operator: OperatorProcess) -> datetime:
+    """When the certificate that an operator serves ends, as its metrics say."""
+    name = 'patio_operator_certificate_expiry_timestamp_seconds{certificate="serving"}'
+    (line,) = [line for line in operator.metrics().splitlines() if line.startswith(name)]
+    return datetime.fromtimestamp(float(line.rsplit(" ", 1)[1]), UTC)
+
+
 def authorities(bundle: bytes) -> set[bytes]:
     return {certificate.fingerprint(hashes.SHA256()) for certificate in x509.load_pem_x509_certificates(bundle)}
 
@@ -202,7 +242,7 @@ def test_pods_created_while_a_replica_ends_are_all_injected(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         creations = [pool.submit(create, number) for number in range(CREATIONS)]
         for _ in range(CREATIONS // 2):
-            assert started.acquire(timeout=60)
+            assert started.acquire(timeout=DEADLINE)
         (leader.terminate if end == "SIGTERM" else leader.kill)()
         pods = [creation.result() for creation in creations]
     assert all([container["name"] for container in pod["spec"]["initContainers"]] == ["patio"] for pod in pods)

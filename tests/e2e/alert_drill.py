@@ -52,7 +52,11 @@ class Drill:
         until(f"Prometheus sees the engine of {namespace} up", lambda: self.prometheus.value(up) == 1, within=60)
 
     def fires(
-        self, alert: str, namespace: str | None, meanwhile: Callable[[], object] = lambda: None
+        self,
+        alert: str,
+        namespace: str | None,
+        meanwhile: Callable[[], object] = lambda: None,
+        within: float = WITHIN,
     ) -> dict[str, str]:
         """Wait until an alert fires, tell how long it took, and return its labels.
 
@@ -60,6 +64,7 @@ class Drill:
             alert: its name.
             namespace: the alert's label; None where it has none.
             meanwhile: is called again and again until then.
+            within: seconds to the alert.
 
         """
         began = time.monotonic()
@@ -69,7 +74,7 @@ class Drill:
             mine = [labels for labels in self.prometheus.firing() if labels["alertname"] == alert and COPY in labels]
             return [labels for labels in mine if labels.get("namespace") == namespace]
 
-        labels = until(f"{alert} fires", seen, within=WITHIN)[0]
+        labels = until(f"{alert} fires", seen, within=within)[0]
         log_progress(f"{alert}: {time.monotonic() - began:.0f} s after the fault, durations {TIMES} times shorter")
         return labels
 

@@ -33,11 +33,13 @@ def staged() -> Iterator[environment.Environment]:
     """A cluster with the images of this tree."""
     provider = e2e_cluster.connect(report=log_progress)
     keep = provider.status().usable or os.environ.get("PATIO_KEEP_CLUSTER") == "1"
-    yield environment.prepare_cluster(
-        ("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), log_progress
-    )
-    if not keep:
-        provider.down()
+    try:
+        yield environment.prepare_cluster(
+            ("sidecar", "operator", "engine-double", "engine-base", "sample-parts"), log_progress
+        )
+    finally:
+        if not keep:
+            provider.down()
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ for method, url, body in json.loads(sys.argv[1]):
     headers = {"content-type": "application/json"}
     call = urllib.request.Request(url, body and body.encode(), headers, method=method)
     try:
-        print(urllib.request.urlopen(call, timeout=10).status)
+        print(urllib.request.urlopen(call, timeout=60).status)
     except urllib.error.HTTPError as refused:
         print(refused.code)
 """

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import e2e_cluster
-from e2e_cluster import network
 from e2e_engine import model
 from e2e_engine.__main__ import model_directory
 from patio_testing import environment
@@ -35,13 +34,11 @@ SERVICE = "http://expert"
 @pytest.fixture(scope="module")
 def s3(kube: Kube) -> Iterator[S3Server]:
     """An S3 server that the pods can reach, with a folder for each set of weights."""
-    if e2e_cluster.connect(report=log_progress).name != "local":
-        pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
     folders: dict[str, Path] = {
         adapter_name: model_directory() / "adapters" / adapter_name for adapter_name in model.ADAPTERS
     }
     folders["rank-32"] = model_directory() / "adapters" / "bad" / "rank-32"
-    with s3_server(network.NODE) as server:
+    with s3_server(e2e_cluster.connect(report=log_progress).machine_address) as server:
         for name, folder in folders.items():
             server.put(BUCKET, {f"{name}/{file.name}": file.read_bytes() for file in folder.iterdir()})
         yield server

@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 import e2e_cluster
-from e2e_cluster import network
 from e2e_engine.__main__ import model_directory
 from patio_observability.alerts import ALERTS
 from patio_observability.dashboards import DASHBOARDS
@@ -125,10 +124,8 @@ def service(namespace: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def s3(kube: Kube) -> Iterator[S3Server]:
     """An S3 server that the pods can reach, with one adapter."""
-    if e2e_cluster.connect(report=log_progress).name != "local":
-        pytest.skip("the S3 server listens on the node's address, which is this machine's on the local cluster only")
     folder = model_directory() / "adapters" / "lora-a"
-    with s3_server(network.NODE) as server:
+    with s3_server(e2e_cluster.connect(report=log_progress).machine_address) as server:
         server.put(BUCKET, {f"lora-a/{file.name}": file.read_bytes() for file in folder.iterdir()})
         yield server
 

@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_engine import model
-from e2e_engine.process import VllmProcess, running_vllm
+from e2e_engine.process import LocalVllm, running_vllm
 from patio.metrics.mappings import SOURCES
 from patio_protocol.engines import EngineKind
 from patio_testing.environment import log_progress
@@ -36,7 +36,7 @@ BACK_WITHIN = 2.0
 class SidecarProcess:
     """`python -m patio.app` beside an engine; what it wants is kept over its deaths."""
 
-    def __init__(self, engine: VllmProcess, folder: Path) -> None:
+    def __init__(self, engine: LocalVllm, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -75,13 +75,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
+def engine(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVllm]:
     with running_vllm(models, tmp_path_factory.mktemp("scratch"), log_progress, max_model_len=model.CONTEXT) as process:
         yield process
 
 
 @pytest.fixture
-def sidecar(engine: VllmProcess, models: Path, tmp_path: Path) -> Iterator[SidecarProcess]:
+def sidecar(engine: LocalVllm, models: Path, tmp_path: Path) -> Iterator[SidecarProcess]:
     """A sidecar that was told once to load both adapters."""
     process = SidecarProcess(engine, tmp_path)
     process.start()
@@ -91,7 +91,7 @@ def sidecar(engine: VllmProcess, models: Path, tmp_path: Path) -> Iterator[Sidec
     process.stop(signal.SIGTERM)
 
 
-def adapters_of(engine: VllmProcess) -> set[str]:
+def adapters_of(engine: LocalVllm) -> set[str]:
     """Return what the engine itself lists; empty while it is down."""
     with contextlib.suppress(httpx.HTTPError):
         listed = httpx.get(f"{engine.url}/v1/models", timeout=5).json()["data"]
@@ -99,7 +99,7 @@ def adapters_of(engine: VllmProcess) -> set[str]:
     return set()
 
 
-def seconds_until_back(engine: VllmProcess) -> float:
+def seconds_until_back(engine: LocalVllm) -> float:
     """Return how long after the engine was ready it had all of its adapters again; nobody tells the sidecar to."""
     engine.wait_until_ready()
     ready = time.monotonic()
@@ -107,7 +107,7 @@ def seconds_until_back(engine: VllmProcess) -> float:
     return time.monotonic() - ready
 
 
-def test_every_metric_of_a_real_vllm_has_its_standard_name(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_every_metric_of_a_real_vllm_has_its_standard_name(engine: LocalVllm, sidecar: SidecarProcess) -> None:
     for name in (model.NAME, *model.ADAPTERS):
         body = {"model": name, "prompt": model.PROMPT, "max_tokens": 8}
         httpx.post(f"{engine.url}/v1/completions", json=body, timeout=120).raise_for_status()
@@ -136,16 +136,16 @@ def test_every_metric_of_a_real_vllm_has_its_standard_name(engine: VllmProcess, 
     assert float(capacity) >= model.CONTEXT
 
 
-def test_adapters_are_back_after_the_death_of_the_engine(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_adapters_are_back_after_the_death_of_the_engine(engine: LocalVllm, sidecar: SidecarProcess) -> None:
     engine.kill()
     assert adapters_of(engine) == set()
-    engine.start()
+    engine.launch()
     seconds = seconds_until_back(engine)
     log_progress(f"engine killed: adapters back {seconds:.2f} s after it was ready")
     assert seconds <= BACK_WITHIN
 
 
-def test_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: LocalVllm, sidecar: SidecarProcess) -> None:
     sidecar.stop(signal.SIGKILL)
     assert adapters_of(engine) == set(model.ADAPTERS)
     sidecar.start()
@@ -156,17 +156,17 @@ def test_sidecar_that_died_knows_them_and_loads_nothing_twice(engine: VllmProces
     }
 
 
-def test_adapters_are_back_after_the_death_of_both(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_adapters_are_back_after_the_death_of_both(engine: LocalVllm, sidecar: SidecarProcess) -> None:
     engine.kill()
     sidecar.stop(signal.SIGKILL)
-    engine.start()
+    engine.launch()
     sidecar.start()
     seconds = seconds_until_back(engine)
     log_progress(f"engine and sidecar killed: adapters back {seconds:.2f} s after the engine was ready")
     assert seconds <= BACK_WITHIN
 
 
-def test_stream_of_2000_tokens_finishes_while_its_pod_drains(engine: VllmProcess, sidecar: SidecarProcess) -> None:
+def test_stream_of_2000_tokens_finishes_while_its_pod_drains(engine: LocalVllm, sidecar: SidecarProcess) -> None:
     until("the pod is ready", lambda: httpx.get(f"{sidecar.url}/ready").is_success, within=30)
     with ThreadPoolExecutor() as threads:
         body = {"model": model.NAME, "prompt": "a", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
@@ -182,7 +182,7 @@ def test_stream_of_2000_tokens_finishes_while_its_pod_drains(engine: VllmProcess
     drained = time.monotonic() - began
     log_progress(f"{TOKENS} tokens took {streamed:.1f} s after the drain was called, the drain {drained:.1f} s")
     # What the kubelet does next: vLLM ends every running request on this.
-    engine.terminate()
+    engine.stop()
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["length"]
     assert (answer["drained"], answer["running"], answer["waiting"]) == (True, 0, 0)
     assert drained > streamed

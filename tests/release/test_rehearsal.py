@@ -24,36 +24,20 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e_cluster.binaries import Binaries, ensure_binaries
+from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import control_plane
 from e2e_cluster.mounts import remove_folder
-from e2e_cluster.places import cache_root
 from e2e_cluster.progress import timed
 from patio_release.errors import ReleaseError
-from patio_release.programs import ensure_tools
-from patio_release.publisher import Request, pin_base, read_base, release, write_changelog
-from patio_release.report import Report
 from patio_release.sbom import python_packages
-from patio_release.version import Version, read_source
-from patio_testing.deadline import DEADLINE
-from patio_testing.kube import until
-
-from .bases import push_base
+from patio_release.version import Version
+from patio_testing.release.rehearsal import Stage, stage
 
 pytestmark = [
     pytest.mark.release,
     pytest.mark.skipif(os.environ.get("PATIO_TEST_LONG") != "1", reason="two whole releases: PATIO_TEST_LONG=1"),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
-AUTHOR = {
-    **{
-        f"GIT_{role}_{what}": text
-        for role in ("AUTHOR", "COMMITTER")
-        for what, text in (("NAME", "r"), ("EMAIL", "r@x"))
-    },
-    **{f"GIT_{role}_DATE": "2026-01-02T03:04:05Z" for role in ("AUTHOR", "COMMITTER")},
-}
 PLATFORMS = {"linux/amd64": 62, "linux/arm64": 183}
 """The platforms, and the numbers by which ELF files name their machine (elf.h: EM_X86_64, EM_AARCH64)."""
 PACKAGES = {"operator": ("patio-operator", "patio-protocol"), "sidecar": ("patio", "patio-protocol")}
@@ -63,33 +47,33 @@ PACKAGES = {"operator": ("patio-operator", "patio-protocol"), "sidecar": ("patio
 class Rehearsal:
     """What two releases left."""
 
-    report: Report
-    folder: Path
-    registry: str
-    tools: Binaries
-    version: Version
-    first: dict[str, bytes] = field(default_factory=dict)
+    stage: Stage
+    first: dict[str, bytes]
     """Files of the release that stopped, by name."""
-    tags_after_first: list[str] = field(default_factory=list)
-    reason: str = ""
+    tags_after_first: list[str]
+    reason: str
     """Why the first one stopped."""
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.stage.folder
 
     @property
     def output(self) -> Path:
         return self.folder / "second"
 
     @property
-    def environ(self) -> dict[str, str]:
-        return {**os.environ, "COSIGN_PASSWORD": "", "HOME": str(self.folder)}
+    def version(self) -> Version:
+        return self.stage.version
 
     def crane(self, *words: str) -> bytes:
-        return subprocess.run([self.tools["crane"], "--insecure", *words], check=True, capture_output=True).stdout
+        return crane(self.stage, *words)
 
     def cosign(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.tools["cosign"], *words],
-            env=self.environ,
+            [self.stage.tools["cosign"], *words],
+            env=self.stage.environ,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -98,7 +82,7 @@ class Rehearsal:
 
     def named(self, below: str) -> str:
         """Return a published name with its digest."""
-        name = f"{self.registry}/{below}"
+        name = f"{self.stage.registry}/{below}"
         return f"{name}@{self.digests[f'{name}:{self.version.text}']}"
 
     def platform(self, image: str, platform: str) -> str:
@@ -107,74 +91,22 @@ class Rehearsal:
         return f"{name.partition('@')[0]}@{digest}"
 
 
+def crane(stage: Stage, *words: str) -> bytes:
+    return subprocess.run([stage.tools["crane"], "--insecure", *words], check=True, capture_output=True).stdout
+
+
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    folder, report = tmp_path_factory.mktemp("rehearsal"), timed()
-    tools = ensure_tools(report)
-    log = folder / "registry.log"
-    with log.open("wb") as output:
-        serve = [
-            str(tools["crane"]),
-            "registry",
-            "serve",
-            "--address",
-            "127.0.0.1:0",
-            "--disk",
-            str(folder / "registry"),
-        ]
-        (folder / "registry").mkdir()
-        server = subprocess.Popen(serve, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        port = until(
-            "the registry's port", lambda: re.findall(r"serving on port (\d+)", log.read_text()), within=DEADLINE
-        )
-        yield _rehearse(Rehearsal(report, folder, f"127.0.0.1:{port[0]}/patio", tools, read_source(ROOT)))
-    finally:
-        server.terminate()
-        server.wait()
-        remove_folder(folder)  # a gigabyte
-
-
-def _rehearse(rehearsal: Rehearsal) -> Rehearsal:
-    folder, cache = rehearsal.folder, cache_root()
-    base = f"{rehearsal.registry}/base:1"
-    push_base(base, cache, folder / "store", rehearsal.report)
-    _tagged_commit(folder / "origin", rehearsal.version, base, rehearsal.report)
-    done = rehearsal.cosign("generate-key-pair")
-    assert done.returncode == 0, done.stderr
-    for name in ("one", "another"):
-        _git(folder, "clone", "--quiet", "origin", name)
-
-    pinned = read_base(folder / "origin")
-
-    def request(root: str, output: str, key: str) -> Request:
-        return Request(folder / root, folder / output, rehearsal.registry, pinned, folder / key, is_plain_http=True)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COSIGN_PASSWORD", "")
+    with stage(tmp_path_factory.mktemp("rehearsal"), timed()) as prepared:
         with pytest.raises(ReleaseError) as stopped:
-            release(request("one", "first", "missing.key"), rehearsal.report)
-        rehearsal.reason = str(stopped.value)
-        rehearsal.first = {path.name: path.read_bytes() for path in (folder / "first").iterdir() if path.is_file()}
-        for name in ("operator", "sidecar", "charts/patio"):
-            rehearsal.tags_after_first += rehearsal.crane("ls", f"{rehearsal.registry}/{name}").decode().split()
-        rehearsal.digests = release(request("another", "second", "cosign.key"), rehearsal.report)
-    return rehearsal
-
-
-def _tagged_commit(origin: Path, version: Version, base: str, report: Report) -> None:
-    """Make a repository whose commit is a release of what is committed here: what a maintainer does before the tag."""
-    _git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(origin))
-    (origin / "release/base.txt").write_text(f"{base}\n")
-    pin_base(origin, report)
-    write_changelog(origin, version, "2026-01-02")
-    _git(origin, "add", "--all")
-    _git(origin, "commit", "--quiet", "--allow-empty", "--message", f"Release {version.text}")
-    _git(origin, "tag", version.tag)
-
-
-def _git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=folder, env={**os.environ, **AUTHOR}, check=True, capture_output=True)
+            prepared.release("first", "missing.key")
+        files = {path.name: path.read_bytes() for path in (prepared.folder / "first").iterdir() if path.is_file()}
+        tags = [
+            tag
+            for name in ("operator", "sidecar", "charts/patio")
+            for tag in crane(prepared, "ls", f"{prepared.registry}/{name}").decode().split()
+        ]
+        yield Rehearsal(prepared, files, tags, str(stopped.value), prepared.release("second"))
 
 
 def test_release_that_stops_leaves_nothing_to_be_found(rehearsal: Rehearsal) -> None:
@@ -212,9 +144,9 @@ def test_signature_is_that_of_the_key_and_of_no_other(rehearsal: Rehearsal, name
     if not other.exists():
         other.mkdir()
         subprocess.run(
-            [rehearsal.tools["cosign"], "generate-key-pair"],
+            [rehearsal.stage.tools["cosign"], "generate-key-pair"],
             cwd=other,
-            env=rehearsal.environ,
+            env=rehearsal.stage.environ,
             check=True,
             capture_output=True,
         )
@@ -311,13 +243,13 @@ def test_readme_installs_from_the_registry(rehearsal: Rehearsal) -> None:
     """The README's command as it is written, but for the name of the registry and its missing TLS."""
     (command,) = re.findall(r"^helm install .*$", (rehearsal.folder / "origin/README.md").read_text(), re.MULTILINE)
     assert "oci://ghcr.io/patio/charts/patio" in command
-    words = shlex.split(command.replace("ghcr.io/patio", rehearsal.registry))[1:]
+    words = shlex.split(command.replace("ghcr.io/patio", rehearsal.stage.registry))[1:]
     with control_plane() as plane:
         crds = rehearsal.output / f"patio-crds-{rehearsal.version.text}.yaml"
         plane.kubectl("apply", "--server-side", "--filename", str(crds), "--dry-run=server")
         helm = [str(ensure_binaries(["helm"]).helm), "--kubeconfig", str(plane.kubeconfig)]
         done = subprocess.run(
-            [*helm, *words, "--plain-http"], env=rehearsal.environ, capture_output=True, text=True, check=False
+            [*helm, *words, "--plain-http"], env=rehearsal.stage.environ, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         deployment = plane.kubectl("get", "deployment/patio-operator", "-n", "patio-system", "--output=json")
@@ -338,5 +270,5 @@ def test_chart_differs_from_the_trees_only_in_its_images(rehearsal: Rehearsal) -
     assert content.keys() == {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
     before, after = yaml.safe_load((tree / "values.yaml").read_text()), yaml.safe_load(content["values.yaml"])
     for name in ("operator", "sidecar"):
-        before[name]["image"]["repository"] = f"{rehearsal.registry}/{name}"
+        before[name]["image"]["repository"] = f"{rehearsal.stage.registry}/{name}"
     assert after == before

@@ -13,6 +13,7 @@ from inference_server.backends import CustomServer, SGLangServer, VLLMServer, re
 from inference_server.errors import (
     Cause,
     CleanupError,
+    EngineError,
     FleetStartupError,
     InferenceServerError,
     ProfileError,
@@ -24,22 +25,34 @@ from inference_server.server import InferenceServer
 
 if TYPE_CHECKING:
     from inference_server.arguments import normalize_server_args
+    from inference_server.async_server import (
+        AsyncInferenceServer,
+        AsyncSGLangServer,
+        AsyncVLLMServer,
+        create_async_server,
+    )
     from inference_server.checks import CheckItem, CheckReport
     from inference_server.cleanup import CleanupReport
     from inference_server.fleet import Fleet, fleet_from_config, start_many
+    from inference_server.recording import Profile
     from inference_server.stopping import StopPlan, StopReport
 
 __all__ = [
+    "AsyncInferenceServer",
+    "AsyncSGLangServer",
+    "AsyncVLLMServer",
     "Cause",
     "CheckItem",
     "CheckReport",
     "CleanupError",
     "CleanupReport",
     "CustomServer",
+    "EngineError",
     "Fleet",
     "FleetStartupError",
     "InferenceServer",
     "InferenceServerError",
+    "Profile",
     "ProfileError",
     "SGLangServer",
     "ServerStartupError",
@@ -47,6 +60,7 @@ __all__ = [
     "StopPlan",
     "StopReport",
     "VLLMServer",
+    "create_async_server",
     "create_server",
     "fleet_from_config",
     "load_server_config",
@@ -58,14 +72,19 @@ __all__ = [
 ]
 
 _LATER = {
+    "AsyncInferenceServer": "async_server",
+    "AsyncSGLangServer": "async_server",
+    "AsyncVLLMServer": "async_server",
     "CheckItem": "checks",
     "CheckReport": "checks",
     "CleanupReport": "cleanup",
     "Fleet": "fleet",
+    "Profile": "recording",
     "fleet_from_config": "fleet",
     "start_many": "fleet",
     "StopPlan": "stopping",
     "StopReport": "stopping",
+    "create_async_server": "async_server",
     "normalize_server_args": "arguments",
 }
 """Names by the module that has them, which is imported at their first use: see `deferred`."""

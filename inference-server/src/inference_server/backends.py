@@ -6,7 +6,7 @@ import abc
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence, cast
 
 from inference_server.deferred import Deferred
 from inference_server.errors import Cause, ServerStartupError
@@ -15,13 +15,14 @@ from inference_server.server import InferenceServer
 if TYPE_CHECKING:
     import shutil
 
-    from inference_server import arguments, checks, endpoints, engine_probe, options
+    from inference_server import arguments, checks, endpoints, engine_probe, hooks, options
 else:
     shutil = Deferred("shutil")
     arguments = Deferred("inference_server.arguments")
     checks = Deferred("inference_server.checks")
     endpoints = Deferred("inference_server.endpoints")
     engine_probe = Deferred("inference_server.engine_probe")
+    hooks = Deferred("inference_server.hooks")
     options = Deferred("inference_server.options")
 
 REMOVED_ARGS = ("translate", "error", "pass")
@@ -197,6 +198,11 @@ class SGLangServer(_Engine):
         """
         return self._ready_or(self.server_url + "/v1/models")
 
+    def get_admin_headers(self) -> dict[str, str]:
+        """Return the admin key, if the engine was given one: then changes take only that."""
+        keys = arguments.values_of(self.get_launch_arguments(), "--admin-api-key")
+        return {"Authorization": "Bearer " + keys[0]} if keys else self.get_request_headers()
+
     def _ready_or(self, url: str) -> list[str]:
         health = self.get_health_endpoint()
         if not health.endswith("/health"):
@@ -205,8 +211,8 @@ class SGLangServer(_Engine):
 
     def __init__(self, model: str, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
-        given = self.config.get("server_args") or self.config.get("api_server_args")
-        self.server_args: list[str] = arguments.normalize_server_args(given, options.options_of(self.engine))
+        configured = self.config.get("server_args") or self.config.get("api_server_args")
+        self.server_args: list[str] = arguments.normalize_server_args(configured, options.options_of(self.engine))
 
     def get_launch_arguments(self) -> list[str]:
         """Return `server_args`, word by word."""
@@ -267,12 +273,13 @@ def register_backend(name: str, backend: type[InferenceServer]) -> None:
 
 
 def backend_class(name: str) -> type[InferenceServer]:
-    """Return the class of a backend.
+    """Return the class of a backend: one of this package, a registered one, or one that another package put in.
 
     Raises:
         ValueError: there is none of that name.
     """
-    try:
-        return _backends[name.lower()]
-    except KeyError:
-        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(_backends)))) from None
+    backend = _backends.get(name.lower()) or hooks.installed(hooks.BACKENDS).get(name.lower())
+    if backend is None:
+        known = {*_backends, *hooks.installed(hooks.BACKENDS)}
+        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(known))))
+    return cast("type[InferenceServer]", backend)

@@ -132,3 +132,15 @@ class CleanupError(InferenceServerError):
 
 class ProfileError(InferenceServerError):
     """A profile could not be configured, or the profiler left no file."""
+
+
+class EngineError(InferenceServerError):
+    """A running engine did not do what a call asked for.
+
+    Attributes:
+        status: of the engine's answer; None if there was none, or another package asked.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

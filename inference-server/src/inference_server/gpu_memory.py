@@ -1,7 +1,7 @@
 """Reads what tools and files say of the memory of GPUs, and decides what a stopped engine has not given back. Pure.
 
-`gpu` fetches the texts and waits. A device's level before a start is what it has to come back to; memory that belongs
-to others on the same device is in both.
+`gpu` fetches the texts and waits. A device's level before a start is what it has to come back to; memory that
+belongs to others on the same device is in both.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Asks a server over HTTP: one GET with a limit on time and size, without a proxy.
+"""Asks a server over HTTP: one request with a limit on time and size, without a proxy.
 
-A server that does not answer is an answer too (None), and no exception. `server` calls this.
+A server that does not answer is an answer too (None), and no exception. `server` calls this, and what carries out its
+calls.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 from urllib.parse import urlsplit
 
-MAX_BODY = 4 * 1024 * 1024
+MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer that are read."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a GET."""
+    """An answer to a request."""
 
     status: int
     body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """Return the body as JSON, or None if it is none."""
@@ -31,6 +37,16 @@ class Answer:
 
 def get(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> Answer | None:
     """Return a server's answer, or None if there was none in `timeout` seconds (for each read)."""
+    return _ask("GET", url, timeout, headers, None)
+
+
+def post(url: str, content: Any, timeout: float, headers: Mapping[str, str] | None = None) -> Answer | None:
+    """Send JSON; return a server's answer, or None if there was none in `timeout` seconds (for each read)."""
+    body = json.dumps(content).encode("utf-8")
+    return _ask("POST", url, timeout, dict(headers or {}, **{"Content-Type": "application/json"}), body)
+
+
+def _ask(method: str, url: str, timeout: float, headers: Mapping[str, str] | None, body: bytes | None) -> Answer | None:
     import http.client  # half of what an import of the package would cost
 
     parts = urlsplit(url)
@@ -38,7 +54,7 @@ def get(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> A
     connection = kind(parts.hostname or "localhost", parts.port, timeout=timeout)
     try:
         connection.request(
-            "GET", (parts.path or "/") + ("?" + parts.query if parts.query else ""), headers=dict(headers or {})
+            method, (parts.path or "/") + ("?" + parts.query if parts.query else ""), body, dict(headers or {})
         )
         response = connection.getresponse()
         return Answer(response.status, response.read(MAX_BODY))

@@ -95,4 +95,5 @@ def stop_values(report: StopReport) -> dict[str, Any]:
         "signals": [list(each) for each in report.signals],
         "exit_code": report.exit_code,
         "survivors": list(report.survivors),
+        "gpu_memory": asdict(report.gpu_memory) if report.gpu_memory is not None else None,
     }

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     import urllib.parse as addresses
 
     from inference_server import (
+        arguments,
         checks,
         cleanup,
         configuration,
         diagnosis,
         endpoints,
+        engine_calls,
         gpu,
         gpu_memory,
         http_check,
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
         ports,
         preflight,
         processes,
+        profiles,
         profiling,
+        recording,
         run_file,
         run_record,
         stall_detection,
@@ -58,11 +62,13 @@ if TYPE_CHECKING:
     )
 else:
     shlex, shutil, addresses = Deferred("shlex"), Deferred("shutil"), Deferred("urllib.parse")
+    arguments = Deferred("inference_server.arguments")
     checks = Deferred("inference_server.checks")
     cleanup = Deferred("inference_server.cleanup")
     configuration = Deferred("inference_server.configuration")
     diagnosis = Deferred("inference_server.diagnosis")
     endpoints = Deferred("inference_server.endpoints")
+    engine_calls = Deferred("inference_server.engine_calls")
     gpu = Deferred("inference_server.gpu")
     http_check = Deferred("inference_server.http_check")
     logs = Deferred("inference_server.logs")
@@ -71,7 +77,9 @@ else:
     ports = Deferred("inference_server.ports")
     preflight = Deferred("inference_server.preflight")
     processes = Deferred("inference_server.processes")
+    profiles = Deferred("inference_server.profiles")
     profiling = Deferred("inference_server.profiling")
+    recording = Deferred("inference_server.recording")
     run_file = Deferred("inference_server.run_file")
     run_record = Deferred("inference_server.run_record")
     stall_detection = Deferred("inference_server.stall_detection")
@@ -91,6 +99,9 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+NEEDED_BY_A_STOP = ("cleanup", "diagnosis", "recording", "stopping")
+"""Modules that a start imports: a stop must work when the process has no file descriptor or memory for an import."""
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -114,6 +125,7 @@ class InferenceServer(abc.ABC):
         stop_report: what the last stop did.
         cleanup_report: what `debug_mode` found after the last stop.
         run_file: where all of this is written down for other processes.
+        profile_files: what a profiler wrote that recorded the whole life of the engine; known after the stop.
     """
 
     def __init__(
@@ -153,7 +165,7 @@ class InferenceServer(abc.ABC):
         self.env_mode = env_mode
         self.env_vars = configuration.variables_from(env_vars)
         self.config: dict[str, Any] = dict(config or {})
-        self.profile = profile
+        self.profile_config = profile
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
         self.max_log_bytes = int(max_log_bytes)
@@ -184,8 +196,8 @@ class InferenceServer(abc.ABC):
         self._counting = threading.Lock()
         self._heartbeat: watch.Heartbeat | None = None
         self._follower: logs.LogFollower | None = None
-        self._arrangement = profiling.Arrangement()
-        self._profile_settings: profiling.ProfileSettings | None = None
+        self.profile_files: tuple[Path, ...] = ()
+        self._profiles: profiles.Profiles | None = None
         self._application: processes.Identity | None = None
         self._tracked: set[processes.Identity] = set()
         self._command: list[str] = []
@@ -260,6 +272,10 @@ class InferenceServer(abc.ABC):
         """Return the headers that this library's own requests need."""
         return {}
 
+    def get_admin_headers(self) -> dict[str, str]:
+        """Return the headers of requests that change the engine: profiles and adapters."""
+        return self.get_request_headers()
+
     @property
     def binary_path(self) -> str:
         """`config["binary_path"]`, or what the backend says."""
@@ -275,7 +291,7 @@ class InferenceServer(abc.ABC):
         """Return what would be started, and what is in its way. Starts nothing."""
         environment = self.get_base_env()
         items = self.check_program(environment)  # first: it may choose another interpreter
-        wanted = self.profile if self.profile is not None else self.config.get("profile")
+        wanted = self.profile_config if self.profile_config is not None else self.config.get("profile")
         items += preflight.profiler_items(wanted, str(self.output_dir), environment)
         items += preflight.inspect(
             engine=self.get_backend_name(),
@@ -378,6 +394,8 @@ class InferenceServer(abc.ABC):
         """Go from starting to ready, and begin to watch."""
         self.is_running = True
         self.last_heartbeat_success = True
+        if self._profiles is not None:
+            self._profiles.begin_whole_life(self._get_target(), self.get_launch_arguments())
         self._set_state("ready")
         self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread
@@ -388,9 +406,6 @@ class InferenceServer(abc.ABC):
 
     def _launch(self) -> supervision.EngineProcess:
         environment = self.get_base_env()
-        self._profile_settings = profiling.settings_of(
-            self.profile if self.profile is not None else self.config.get("profile"), str(self.output_dir.absolute())
-        )
         if not ports.is_free(self.port):
             raise ServerStartupError(
                 "port %d is in use" % self.port,
@@ -399,7 +414,14 @@ class InferenceServer(abc.ABC):
                 % (_holders(self.port) or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
-        command = self._under_profiler(environment, version)
+        self._profiles, self.profile_files = self._make_profiles(), ()
+        command = self._profiles.arrange(
+            [str(word) for word in self.get_launch_command()],
+            environment,
+            self.get_launch_arguments(),
+            version,
+            "server-%d-%d" % (os.getpid(), self.port),
+        )
         self._command = command
         self._secrets = masking.secret_values(command, environment)
         self._require_program(command[0], environment)
@@ -410,6 +432,8 @@ class InferenceServer(abc.ABC):
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
+        for name in NEEDED_BY_A_STOP:
+            __import__("inference_server." + name)
         self._environment = environment
         gpu_reader = gpu.find_reader()
         self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
@@ -449,7 +473,7 @@ class InferenceServer(abc.ABC):
             keeper=processes.identity_of(process.keeper_pid),
             engine=None,
             started_at=run_file.now_text(),
-            stop_timeout=self.get_stop_plan().longest,
+            stop_timeout=self.get_stop_plan().longest + float(self.gpu_release_timeout),
         )
 
     def _note_failure(self, error: BaseException) -> None:
@@ -463,27 +487,12 @@ class InferenceServer(abc.ABC):
         }
         self.run_file.note(error=values, ended_at=run_file.now_text())
 
-    def _under_profiler(self, environment: dict[str, str], version: tuple[int, ...] | None) -> list[str]:
-        command = [str(word) for word in self.get_launch_command()]
-        self._arrangement = profiling.Arrangement()
-        settings = self._profile_settings
-        if settings is None:
-            return command
-        candidates = profiling.programs(settings)
-        path = environment.get("PATH", os.defpath)
-        program = next((each for each in candidates if shutil.which(each, path=path)), None)
-        if candidates and program is None:
-            raise ProfileError("none of %s is on PATH: install it, or set profile.binary_path" % ", ".join(candidates))
-        folder = os.path.abspath(settings.output_dir)
-        os.makedirs(folder, exist_ok=True)
-        settings = profiling.ProfileSettings(
-            settings.tool, folder, settings.args, settings.binary_path, settings.stop_timeout
+    def _make_profiles(self) -> profiles.Profiles:
+        wanted = self.profile_config if self.profile_config is not None else self.config.get("profile")
+        folder = os.path.abspath(self.output_dir)
+        return profiles.Profiles(
+            profiling.settings_of(wanted, folder), self.get_backend_name(), os.path.join(folder, "profiles")
         )
-        self._arrangement = profiling.arrange(
-            settings, self.get_backend_name(), program or "", self.get_launch_arguments(), version
-        )
-        environment.update(self._arrangement.variables)
-        return [*self._arrangement.prefix, *command, *self._arrangement.arguments]
 
     def _require_program(self, program: str, environment: Mapping[str, str]) -> None:
         if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
@@ -648,6 +657,109 @@ class InferenceServer(abc.ABC):
             process.wait_until_gone(stopping.KILL_SECONDS)
             self._track(process.members())
 
+    # Calls of a running server
+
+    def load_adapter(self, name: str, path: str | Path) -> str:
+        """Load a LoRA adapter from a folder that the engine can read; return what requests put in `model` for it.
+
+        Raises:
+            EngineError: the engine rejects it; the text has its reason.
+        """
+        engine = self._get_engine()
+        engine_calls.load(engine, name, str(path))
+        return engine_calls.request_model(engine, name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Unload a LoRA adapter.
+
+        Raises:
+            EngineError: the engine does not.
+        """
+        engine_calls.unload(self._get_engine(), name)
+
+    def metrics(self) -> str:
+        """Return the engine's metrics as Prometheus text, with standard names behind it where `patio` is installed.
+
+        Raises:
+            EngineError: the engine gives none.
+        """
+        url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
+        return engine_calls.metrics(self._get_engine(), url)
+
+    def _get_engine(self) -> engine_calls.Engine:
+        served = arguments.values_of(self.get_launch_arguments(), "--served-model-name")
+        return engine_calls.Engine(
+            self.get_backend_name(),
+            self.server_url,
+            served[0] if served else self.model,
+            self.get_request_headers(),
+            self.get_admin_headers(),
+        )
+
+    # Profiles
+
+    @contextlib.contextmanager
+    def profile(self, name: str = "") -> Iterator[recording.Profile]:
+        """Record what happens within the block; then `files` of what this gives has the profile.
+
+        A server that does not run is started for the block and stopped after it: the only way for a profiler that
+        writes when the engine ends.
+
+        Raises:
+            ProfileError: there is no way to record, or no file was written; the text says why.
+        """
+        profile = recording.Profile(name)
+        running = self.is_running
+        if not running:
+            self._make_profiles().plan(name, self.get_launch_arguments(), running=False)  # before minutes of a start
+        with contextlib.ExitStack() as stack:
+            if not running:
+                stack.enter_context(self)
+            current_profiles = self._profiles or self._make_profiles()
+            current = current_profiles.begin(profile, self._get_target(), self.get_launch_arguments(), running=running)
+            try:
+                yield profile
+            except Exception:  # whatever the block raises: the engine must not go on recording
+                with contextlib.suppress(ProfileError):  # the block's own error says more
+                    current.end()
+                raise
+            except BaseException:
+                current.abandon()
+                raise
+            else:
+                current.end()
+            finally:
+                current_profiles.forget(current)
+        if not profile.files:
+            profile.files = self.profile_files
+
+    def _get_target(self) -> recording.Target:
+        process = self.process
+        settings = self._profiles.settings if self._profiles is not None else None
+        return recording.Target(
+            url=self.server_url,
+            headers=self.get_admin_headers(),
+            environment=self._environment,
+            is_alive=lambda: process is not None and process.poll() is None,
+            pids=lambda: [stat.identity.pid for stat in process.members()] if process is not None else [],
+            seconds=settings.stop_timeout if settings is not None else recording.Target.seconds,
+        )
+
+    def _collect_profile(self, report: stopping.StopReport) -> None:
+        if self._profiles is None:
+            return
+        if self._profiles.recorded_nothing:
+            self.logger.warning("no profile was recorded: enter `with server.profile()`, or set profile.record to run")
+        try:
+            self.profile_files = self._profiles.collect()
+        except ProfileError as error:
+            if report.exit_code == -signal.SIGKILL:
+                reason = "it was killed after %.0f s: raise profile.stop_timeout" % report.seconds
+            else:
+                reason = "it ended with code %s" % report.exit_code
+            self._read_log(self._began)
+            raise ProfileError("%s; %s. Last lines of the log:\n%s" % (error, reason, self._tail())) from error
+
     # Watch
 
     def check_health(self) -> bool:
@@ -715,9 +827,9 @@ class InferenceServer(abc.ABC):
 
     def _find_application(self, members: Sequence[processes.Stat]) -> None:
         """Find the engine below a profiler, by its command line: it renames itself later."""
-        if not self._arrangement.wraps or self._application is not None:
+        if self._profiles is None or not self._profiles.arrangement.wraps or self._application is not None:
             return
-        words = [str(word) for word in self.get_launch_command()]
+        words = [*(str(word) for word in self.get_launch_command()), *self._profiles.arrangement.arguments]
         for stat in members:
             command_line = processes.cmdline_of(stat.identity.pid)
             if stat.identity.pid != self.process_group_id and command_line.endswith(" ".join(words[1:])):
@@ -728,16 +840,15 @@ class InferenceServer(abc.ABC):
 
     def get_stop_plan(self) -> stopping.StopPlan:
         """Return how the engine is stopped."""
-        seconds = float(self.stop_timeout)
-        if self._arrangement.wraps and self._profile_settings is not None:
-            seconds = max(seconds, self._profile_settings.stop_timeout)
-        return stopping.StopPlan(leader_seconds=seconds)
+        profiler_seconds = self._profiles.stop_seconds if self._profiles is not None else 0.0
+        return stopping.StopPlan(leader_seconds=max(float(self.stop_timeout), profiler_seconds))
 
     def stop(self) -> stopping.StopReport | None:
         """Stop the server, from any thread and in any state; return what was done, or None if nothing was running.
 
         Raises:
             CleanupError: `debug_mode` and `strict_cleanup` are set, and processes were left.
+            ProfileError: everything was stopped, but the profiler that recorded the whole life left no file.
         """
         if os.getpid() != self._owner:
             self.logger.warning("a fork of the owner does not stop the server")
@@ -755,6 +866,9 @@ class InferenceServer(abc.ABC):
             self._set_state("stopping")
             self.is_running = False
             try:
+                lost = self._profiles.end() if self._profiles is not None else ""
+                if lost:
+                    self.logger.error("%s", lost)
                 if self._gpu is not None:
                     self._gpu.begin_stop()
                 report = self._carry_out(process, self.get_stop_plan())
@@ -769,9 +883,9 @@ class InferenceServer(abc.ABC):
             self.stop_report = report
             self.run_file.note(stop=run_record.stop_values(report), ended_at=run_file.now_text())
             self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
-            self._look_for_report()
             if self.debug_mode:
                 self._verify_cleanup(process)
+            self._collect_profile(report)
             return report
 
     @contextlib.contextmanager
@@ -790,10 +904,12 @@ class InferenceServer(abc.ABC):
             self._lifecycle.release()
 
     def kill(self) -> None:
-        """End every process of the server at once, without a word."""
+        """End every process of the server at once, without a word. What is being recorded is lost."""
         self._cancelled.set()
+        self._profiles = None
         process = self.process
         if process is not None:
+            process.on_exit = None  # it is no death that needs an explanation
             process.mark_stopping()
             process.kill()
             process.wait_until_gone(stopping.KILL_SECONDS)
@@ -863,13 +979,6 @@ class InferenceServer(abc.ABC):
             sent.append(("engine", signal.SIGKILL))
         return process.wait_for_exit(step.seconds - patience)
 
-    def _look_for_report(self) -> None:
-        report = self._arrangement.report
-        if report is None or "%" in report:
-            return
-        if not os.path.isfile(report) or os.path.getsize(report) == 0:
-            self.logger.error("the profiler left no file %s; its words are in %s", report, self.error_log_file)
-
     def _verify_cleanup(self, process: supervision.EngineProcess) -> None:
         self.cleanup_report = cleanup.verify(
             processes.all_processes(),
@@ -924,9 +1033,15 @@ class InferenceServer(abc.ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the server."""
-        if self.process is not None:
+        """Stop the server. A profile that is missing is told only if the block has no error of its own."""
+        if self.process is None:
+            return
+        try:
             self.stop()
+        except ProfileError as missing:
+            if error is None:
+                raise
+            self.logger.error("%s", missing)
 
 
 def _holders(port: int) -> str:

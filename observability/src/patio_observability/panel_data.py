@@ -152,8 +152,21 @@ def collected(dashboard: Dashboard, span: Span, ask: Ask) -> dict[str, Any]:
     }
 
 
-def collect(url: str, span: Span, file: Path) -> int:
-    """Ask the Prometheus at a URL for what was in a span, write the answers to a file, and return how many are empty.
+@dataclass(frozen=True)
+class Counts:
+    """How much of the dashboards has data."""
+
+    panels: int
+    queries: int
+    empty: int
+    """Queries without a series."""
+
+    def __str__(self) -> str:
+        return f"{self.panels} panels, {self.queries} queries, {self.queries - self.empty} of them with data"
+
+
+def collect(url: str, span: Span, file: Path) -> Counts:
+    """Ask the Prometheus at a URL for what was in a span, write the answers to a file, and count them.
 
     Raises:
         AnswerError: it cannot be asked, or rejects a query.
@@ -167,7 +180,12 @@ def collect(url: str, span: Span, file: Path) -> int:
         found = {dashboard.uid: collected(dashboard, span, ask) for dashboard in DASHBOARDS}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"from": span.start, "to": span.end, "step": span.step, "dashboards": found}))
-    return sum(not result["result"] for dashboard in found.values() for result in dashboard["results"])
+    results = [result for dashboard in found.values() for result in dashboard["results"]]
+    return Counts(
+        sum(len(dashboard.panels) for dashboard in DASHBOARDS),
+        len(results),
+        sum(not result["result"] for result in results),
+    )
 
 
 def read_answer(path: str, http: httpx.Client, parameters: Mapping[str, str]) -> Any:
@@ -204,11 +222,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, help="where the answers are written")
     options = parser.parse_args(argv)
     try:
-        empty = collect(options.url, last(options.minutes * 60, time.time()), options.file)
+        counts = collect(options.url, last(options.minutes * 60, time.time()), options.file)
     except AnswerError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{options.file}: {empty} queries have no series")
+    print(f"{options.file}: {counts}")
     return 0
 
 

@@ -181,12 +181,12 @@ async def _run(
     metrics.lease_transitions.read = lambda: {} if elector.transitions is None else {"": elector.transitions}
 
     # What admissions need has to be there before any is answered.
-    for what, check in (
-        ("webhook certificate", check_certificate),
-        ("signing key", signing_key.check),
-        ("upstream's controller", groups.detector.check),
+    for what, check, enough in (
+        ("webhook certificate", check_certificate, lambda: certificate.serves),
+        ("signing key", signing_key.check, lambda: signing_key.current is not None),
+        ("upstream's controller", groups.detector.check, lambda: False),
     ):
-        if not await until_done(what, check, stop):
+        if not await until_done(what, check, stop, enough):
             await health.cleanup()
             return
     application = server.application(

@@ -60,6 +60,18 @@ def test_certificate_is_renewed_long_before_its_end_by_same_ca() -> None:
     assert verifies(renewed.certificate, bundle.trusted, later)
 
 
+def test_certificate_shorter_than_the_setting_is_renewed_at_once() -> None:
+    """The hours were raised: it would end long before it is old enough."""
+    days = Periods(timedelta(days=5), timedelta(0))
+    bundle = first(NAMES, NOW, PERIODS)
+    short = improved(bundle, NAMES, NOW + A_MINUTE, days, bundle.trusted)
+    assert ends(short.certificate, short.trusted).serving == NOW + A_MINUTE + days.lifetime
+    later = NOW + A_MINUTE * 2
+    renewed = step(short, later)
+    assert ends(renewed.certificate, renewed.trusted).serving == later + PERIODS.lifetime
+    assert renewed.authorities == bundle.authorities
+
+
 def test_other_names_are_served_at_once() -> None:
     bundle = first(("other.svc",), NOW, PERIODS)
     renewed = step(bundle, NOW + A_MINUTE, trusted=b"")

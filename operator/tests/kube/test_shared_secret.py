@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
 from patio_operator.kube.shared_secret import MOST_TRIES, Decision, ensure_shared_secret
 
 
@@ -38,7 +38,7 @@ def decide(secret: dict[str, Any] | None) -> Decision[str]:
 
 async def test_faster_replica_is_waited_for() -> None:
     api = Api(ConflictError(409, "exists"), MOST_TRIES - 1)
-    assert await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide) == "new"
+    assert await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide) == ("new", None)
 
 
 @pytest.mark.parametrize("fault", [ConflictError(409, "exists"), NotFoundError(404, "no such namespace")])
@@ -47,3 +47,16 @@ async def test_write_that_never_works_is_given_up(fault: Exception) -> None:
     with pytest.raises(type(fault)):
         await ensure_shared_secret(cast("KubeClient", api), "patio-system", "s", decide)
     assert api.reads == MOST_TRIES
+
+
+async def test_what_is_there_counts_while_nothing_may_be_written() -> None:
+    forbidden = ApiError(403, "secrets is forbidden")
+    api = Api(forbidden, 10**9)
+
+    def due(fallback: str | None) -> Decision[str]:
+        return Decision("new", {"key": "bmV3"}, fallback=fallback)
+
+    client = cast("KubeClient", api)
+    assert await ensure_shared_secret(client, "patio-system", "s", lambda _: due("old")) == ("old", forbidden)
+    with pytest.raises(ApiError):
+        await ensure_shared_secret(client, "patio-system", "s", lambda _: due(None))

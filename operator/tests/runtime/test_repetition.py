@@ -34,6 +34,15 @@ async def test_start_goes_on_once_what_it_needs_is_there() -> None:
         assert await until_done("key", later, asyncio.Event())
 
 
+async def test_start_goes_on_with_what_is_enough(caplog: pytest.LogCaptureFixture) -> None:
+    async def forbidden() -> str | None:
+        return "patching is forbidden"
+
+    async with asyncio.timeout(DEADLINE):
+        assert await until_done("key", forbidden, asyncio.Event(), lambda: True)
+    assert "key: patching is forbidden" in caplog.text
+
+
 async def test_what_breaks_at_the_start_is_not_hidden() -> None:
     async def breaks() -> str | None:
         raise ValueError("broken")

@@ -29,6 +29,8 @@ from patio_release.report import Report
 from patio_release.version import Version, disagreements, read_all, read_source
 
 LOG = "release.log"
+LAYOUTS = ".layouts"
+"""The folder of what is not pushed yet: there from the start of a release to its end."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Work:
     @property
     def layouts(self) -> Path:
         """Where OCI layouts wait until they are pushed."""
-        return self.request.output / ".layouts"
+        return self.request.output / LAYOUTS
 
     def name(self, below: str) -> str:
         """Return a published name."""
@@ -150,13 +152,17 @@ def empty(output: Path, root: Path) -> None:
     """Make the folder of the release's files, without what an earlier release left there.
 
     Raises:
-        ReleaseError: the repository is in it.
+        ReleaseError: the repository is in it, or something that no release has left there.
 
     """
     if root.is_relative_to(output):
         raise ReleaseError(f"--output {output}: give a folder that the repository is not in, since it is emptied")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    if output.exists():
+        names = {path.name for path in output.iterdir()} if output.is_dir() else {output.name}
+        if names and not names & {LAYOUTS, checksums.FILE}:
+            raise ReleaseError(f"--output {output} has files that are not of a release: give a new or empty folder")
+        shutil.rmtree(output)
+    (output / LAYOUTS).mkdir(parents=True)
 
 
 def _begin(request: Request, tree: Tree, tools: Binaries, report: Report) -> Work:
@@ -209,7 +215,6 @@ def _build_images(work: Work) -> None:
     store = request.cache / "release" / "buildah"
     builder = Builder(request.root, store, work.environ, request.is_plain_http, log, work.report)
     builder.prepare()
-    work.layouts.mkdir()
     try:
         for image in published.IMAGES:
             work.images[image.name] = builder.build(image, work.origin, work.layouts / image.name)

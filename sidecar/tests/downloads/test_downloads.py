@@ -98,14 +98,14 @@ async def fetch(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
 
 
 async def fetched(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE):
         report = await fetch(downloads, order)
     assert report.error is None, report
     return report
 
 
 async def failed(downloads: Downloads, order: DownloadRequest) -> DownloadReport:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         report = await fetch(downloads, order)
     assert report.error is not None, report
     assert report.state is DownloadState.FAILED
@@ -156,7 +156,7 @@ async def test_download_killed_twice_fetches_each_byte_about_once(start: Start, 
             await eventually(has_share, f"{share:.0%} are there")
             kill_worker()
         proxy.rate = None
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE):
             await downloads.ended(report.id)
         report_at_end = downloads.report(report.id)
         assert report_at_end is not None
@@ -768,7 +768,7 @@ async def test_volume_that_hangs_holds_up_no_other(start: Start, s3: S3Server, m
     async with start(endpoint=s3.url) as downloads:
         folder = str((await fetched(downloads, request("s3://beside/m"))).folder)
         hanging = asyncio.create_task(downloads.pin("/hung/volume"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             assert await downloads.pin(folder)
         answer.set()
         assert not await hanging

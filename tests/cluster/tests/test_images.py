@@ -3,10 +3,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from docker_stand_in import NO_DAEMON, stand_in
 
-from e2e_cluster import images
-from e2e_cluster.errors import ClusterError
-from e2e_cluster.image_builders import Build
+from e2e_cluster import image_builders, images
+from e2e_cluster.errors import ClusterError, MachineError
+from e2e_cluster.image_builders import Build, find_builder
 from e2e_cluster.progress import Report, silent
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,6 +152,36 @@ def test_product_image_runs_without_root_and_without_a_shell(name: str) -> None:
 def test_what_a_dockerfile_copies_is_in_its_context(name: str) -> None:
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert set(images.copied_paths((ROOT / images.DOCKERFILES[name]).read_text())) <= let_in
+
+
+def test_docker_builds_where_its_client_can(tmp_path: Path) -> None:
+    answers = {"info": (0, ""), "version": (0, "28.2.2"), "buildx version": (0, "buildx")}
+    assert find_builder(tmp_path, silent, stand_in(tmp_path, answers)).name == "docker"
+
+
+def test_client_without_buildx_leaves_building_to_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_builders, "ensure_packages", lambda packages, report: None)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    lines: list[str] = []
+    docker = stand_in(tmp_path, {"info": (0, ""), "version": (0, "28.2.2"), "buildx": (1, "unknown command")})
+    assert find_builder(tmp_path, lines.append, docker).name == "buildah"
+    assert "docker-buildx" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "remedy"),
+    [
+        ({"info": (0, ""), "version": (0, "28.2.2")}, "install its package docker-buildx"),
+        ({"info": (1, NO_DAEMON)}, "install Docker"),
+    ],
+)
+def test_machine_that_can_build_with_neither_is_told_what_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: Mapping[str, tuple[int, str]], remedy: str
+) -> None:
+    monkeypatch.setattr(image_builders, "ensure_packages", lambda packages, report: None)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(MachineError, match=remedy):
+        find_builder(tmp_path, silent, stand_in(tmp_path, answers))
 
 
 def test_progress_goes_to_the_callers_report(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_stand_in import calls, stand_in
 
 from e2e_cluster import ensure_binaries
-from e2e_cluster.kind import cluster_configuration
+from e2e_cluster.docker_daemon import OwnDaemon
+from e2e_cluster.errors import StartError
+from e2e_cluster.kind import KindProvider, cluster_configuration, kind_environ
+from e2e_cluster.node_image import VARIABLE, default_image
 from e2e_cluster.pins import KIND, required_version
 from e2e_cluster.places import TOOLS
 
@@ -62,3 +66,39 @@ def test_pinned_kind_has_a_node_image_of_our_version_by_digest(
     minor = ".".join(wanted.split(".")[:2])
     images = re.findall(rb"kindest/node:(v[0-9.]+)@sha256:[0-9a-f]{64}", kind.read_bytes())
     assert [image.decode().rsplit(".", 1)[0] for image in images] == [minor]
+    assert f":{images[0].decode()}@" in default_image(kind.read_bytes())
+
+
+def test_kind_is_told_its_daemon_and_nothing_else() -> None:
+    others = {"KIND_CLUSTER_NAME": "mine", "KIND_EXPERIMENTAL_PROVIDER": "podman"}
+    environ = kind_environ({"DOCKER_HOST": "unix:///s", **others}, Path("/k"))
+    assert environ == {"DOCKER_HOST": "unix:///s", "KUBECONFIG": "/k", "KIND_EXPERIMENTAL_PROVIDER": "docker"}
+
+
+def test_node_that_does_not_start_is_kept_and_the_end_is_shown(
+    kind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = stand_in(
+        tmp_path,
+        {
+            "info": (0, "{}"),
+            "image inspect": (0, "[]"),
+            "inspect --type=image": (0, "[]"),
+            "network": (0, "kind"),
+            "ps": (0, ""),
+            "run": (125, "docker: no room for a node"),
+        },
+    )
+    monkeypatch.setenv("PATH", docker.environ["PATH"])
+    monkeypatch.setenv("PATIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, "mine:1")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "bin").symlink_to(kind.parents[1])
+    provider = KindProvider(own=OwnDaemon(tmp_path / "docker-of-our-own"))
+    with pytest.raises(StartError) as raised:
+        provider.up()
+    assert "no room for a node" in str(raised.value)
+    assert str(tmp_path / "cache" / "kind" / "create.log") in str(raised.value)
+    (run,) = [line for line in calls(tmp_path) if line.startswith("run")]
+    assert run.endswith(" mine:1")
+    assert not [line for line in calls(tmp_path) if line.startswith("rm")], "the node is retained"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e_cluster.cgroups import deserted_cgroups
-from e2e_cluster.kernel import remember, restore
+from e2e_cluster.cgroups import deserted_cgroups, groups_named, remove_group
+from e2e_cluster.kernel import CHANGED_IN_CONTAINER, remember, restore
 from e2e_cluster.mounts import mounts_below, parse_mounts
 from e2e_cluster.network import own_links, parse_tables, strangers_in_range
 from e2e_cluster.packages import Package, missing
@@ -132,8 +132,31 @@ def test_kernel_settings_come_back_as_they_were_first_remembered(tmp_path: Path)
     remember(memory, tmp_path)
     forward.write_text("1\n")
     remember(memory, tmp_path)
-    restore(memory, tmp_path)
+    assert restore(memory, tmp_path) == []
     assert forward.read_text().strip() == "0"
+
+
+def test_setting_that_cannot_be_put_back_is_named(tmp_path: Path) -> None:
+    panic = tmp_path / "kernel" / "panic"
+    panic.parent.mkdir()
+    panic.write_text("1\n")
+    remember(tmp_path / "sysctls.json", tmp_path)
+    panic.unlink()
+    # Written through a link into nowhere, as root may write anything else.
+    panic.symlink_to("/proc/version")
+    assert restore(tmp_path / "sysctls.json", tmp_path) == ["kernel.panic=1"]
+
+
+def test_groups_of_a_name_are_found_in_every_hierarchy_and_go(tmp_path: Path) -> None:
+    for hierarchy in ("memory", "cpu"):
+        (tmp_path / hierarchy / "patio-docker" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "memory" / "other").mkdir()
+    found = groups_named("patio-docker", tmp_path)
+    assert found == [tmp_path / "cpu" / "patio-docker", tmp_path / "memory" / "patio-docker"]
+    for group in found:
+        remove_group(group)
+    assert groups_named("patio-docker", tmp_path) == []
+    assert (tmp_path / "memory" / "other").exists()
 
 
 @pytest.mark.parametrize("installed", [set(), {"nft"}, {"nft", "/usr/lib/cni/ptp"}])
@@ -141,3 +164,8 @@ def test_missing_packages_are_those_whose_file_is_not_there(installed: set[str])
     wanted = (Package("nftables", "nft"), Package("containernetworking-plugins", "/usr/lib/cni/ptp"))
     lacking = missing(wanted, lambda provides: provides in installed)
     assert {package.provides for package in lacking} == {"nft", "/usr/lib/cni/ptp"} - installed
+
+
+def test_node_in_a_container_changes_no_network_setting_of_ours() -> None:
+    assert not [name for name in CHANGED_IN_CONTAINER if name.startswith("net/")]
+    assert {"kernel/panic", "fs/protected_symlinks"} <= set(CHANGED_IN_CONTAINER)

@@ -7,6 +7,7 @@ from e2e_cluster.pins import (
     BINARIES,
     IN_PODS,
     KIND,
+    KIND_NODE,
     LOCAL,
     content_key,
     linker_flags,
@@ -88,6 +89,10 @@ def test_every_binary_is_a_tool_of_its_pinned_module() -> None:
         if binary.package != ".":
             assert re.search(rf"^(tool )?\s*{re.escape(binary.package)}$", go_mod, re.MULTILINE), binary
             assert (TOOLS / binary.module / "go.sum").exists()
+
+
+def test_kubeadm_is_built_for_the_node_of_kind_alone() -> None:
+    assert set(KIND_NODE) - {*LOCAL} == {"kubeadm"}
 
 
 def test_programs_that_run_in_pods_are_no_part_of_the_cluster() -> None:

@@ -60,6 +60,7 @@ def test_json_files_are_json() -> None:
         (None, {}, False, "local"),
         (None, {"PATIO_CLUSTER_PROVIDER": "local"}, True, "local"),
         ("kind", {"PATIO_CLUSTER_PROVIDER": "local"}, False, "kind"),
+        (None, {"PATIO_CLUSTER_PROVIDER": ""}, False, "local"),
     ],
 )
 def test_provider_is_the_one_requested_or_the_one_that_fits(

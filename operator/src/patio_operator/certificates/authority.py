@@ -96,7 +96,7 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
 
     """
     certificate = x509.load_pem_x509_certificate(bundle.certificate)
-    usable = now < certificate.not_valid_after_utc and _names(certificate) == set(names)
+    usable = is_usable(bundle, names, now)
     newest = x509.load_pem_x509_certificate(bundle.authorities[0])
     settled = _age(newest, now) >= periods.settle and bundle.authorities[0] in trusted
     signed_by_newest = _is_signed_by(certificate, newest)
@@ -109,7 +109,9 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         # Where what is served is no good, there is nothing that a careful step could keep up.
         return renewed if usable else _signed(renewed, names, now, periods)
     age = _age(certificate, now)
-    if usable and signed_by_newest and age + A_SECOND < periods.renew_after:
+    # One that was made to last less than certificates do now would end before it is old enough.
+    young = age + A_SECOND < periods.renew_after and rest > periods.lifetime - periods.renew_after - A_SECOND
+    if usable and signed_by_newest and young:
         expired = [
             authority
             for authority in bundle.authorities
@@ -120,7 +122,13 @@ def improved(bundle: Bundle, names: Sequence[str], now: datetime, periods: Perio
         return replace(
             bundle, authorities=tuple(authority for authority in bundle.authorities if authority not in expired)
         )
-    return _signed(bundle, names, now, periods) if settled or not usable else bundle
+    return _signed(bundle, names, now, periods) if settled or signed_by_newest or not usable else bundle
+
+
+def is_usable(bundle: Bundle, names: Sequence[str], now: datetime) -> bool:
+    """Return whether the serving certificate is for these DNS names and has not ended."""
+    certificate = x509.load_pem_x509_certificate(bundle.certificate)
+    return now < certificate.not_valid_after_utc and _names(certificate) == set(names)
 
 
 def restored(bundle: Bundle, trusted: bytes) -> Bundle:

@@ -42,11 +42,15 @@ class ServingCertificate(Protocol):
     ends: Ends | None
     """When what is served ends; None before there is something."""
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is a certificate in `context`."""
+
     async def refresh(self) -> None:
         """Make one pass.
 
         Raises:
-            ApiError: the API server did not do its part; what is served stays.
+            ApiError: the API server did not do its part; what is served stays, and is served from the start.
             CertificateError: there is nothing to serve.
 
         """
@@ -77,6 +81,11 @@ class SharedCertificate:
         self.check_seconds = periods.check.total_seconds()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is a certificate in `context`."""
+        return self._loaded is not None
+
     async def refresh(self) -> None:
         """Make one pass: a right certificate is in the Secret and in the context, its CAs are trusted."""
         # The configurations are read before the Secret, and written with that resource version: if another replica
@@ -86,7 +95,7 @@ class SharedCertificate:
             entry for kind, body in configurations for _, entry in client_configs(kind, body, *self._place)
         ]
         trusted = _trusted_by_all(client_config_entries)
-        bundle = await ensure_shared_secret(
+        bundle, failure = await ensure_shared_secret(
             self._client, self._namespace, self._secret, lambda secret: self._decide(secret, trusted)
         )
         if bundle != self._loaded:
@@ -96,6 +105,8 @@ class SharedCertificate:
         for kind, body in configurations:
             await self._trust(kind, body, bundle.trusted)
         await crd_bundle.correct(self._client, self._service, self._namespace, bundle.trusted)
+        if failure is not None:
+            raise failure
 
     @property
     def _place(self) -> tuple[str, str]:
@@ -122,7 +133,8 @@ class SharedCertificate:
         if bundle == existing:
             return Decision(bundle)
         message = f"webhook certificate: {_what_changed(existing, bundle)}"
-        return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, message)
+        fallback = existing if authority.is_usable(existing, self._names, now) else None
+        return Decision(bundle, authority.encode(bundle), {labels.ROTATE: None}, message, fallback)
 
     async def _trust(self, kind: Resource, body: Object, trusted: bytes) -> None:
         encoded = base64.b64encode(trusted).decode()
@@ -153,6 +165,11 @@ class MountedCertificate:
         self.ends: Ends | None = None
         self.check_seconds = FILES_CHECK_SECONDS
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a certificate in `context`."""
+        return bool(self._loaded)
 
     async def refresh(self) -> None:
         """Serve what is in the folder now."""

@@ -1,7 +1,8 @@
 """A Secret that all replicas of the operator share: made by the first to need it, replaced by the first to find it due.
 
 The owner of one says what should be in it (`decide`, pure); here it is read and written, and the replica that was
-slower takes what the faster one wrote. Nothing of a Secret's content is ever logged.
+slower takes what the faster one wrote. Where it cannot be written, what is in it is used on, if it is still good: the
+right to replace it is not what makes it good. Nothing of a Secret's content is ever logged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError, Object
+from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
 from patio_operator.kube.resources import SECRET
 from patio_protocol.backoff import exponential, with_jitter
 
@@ -39,12 +40,17 @@ class Decision(Generic[T]):
     """Annotations to change; None as a value removes one."""
     message: str = ""
     """For the log, once it is written."""
+    fallback: T | None = None
+    """What counts as long as it cannot be written; None where that is nothing."""
 
 
 async def ensure_shared_secret(
     client: KubeClient, namespace: str, name: str, decide: Callable[[Object | None], Decision[T]]
-) -> T:
+) -> tuple[T, ApiError | None]:
     """Read the Secret, write what `decide` says about it, and return the value that counts.
+
+    Returns:
+        The decision's value, and None; or its fallback, and why the Secret could not be written.
 
     Args:
         client: the API server.
@@ -53,7 +59,7 @@ async def ensure_shared_secret(
         decide: is given the Secret, None when there is none; asked again when another replica was faster.
 
     Raises:
-        ApiError: it cannot be read or written; also when another replica was faster at each try.
+        ApiError: it cannot be read, or not written without a fallback; also when another replica was faster each time.
 
     """
     failures = 0
@@ -65,7 +71,7 @@ async def ensure_shared_secret(
             secret = None
         decision = decide(secret)
         if decision.data is None:
-            return decision.value
+            return decision.value, None
         try:
             if secret is None:
                 await client.create(SECRET, _new(name, decision.data), namespace)
@@ -82,8 +88,12 @@ async def ensure_shared_secret(
             pause = exponential(FIRST_PAUSE, LONGEST_PAUSE, failures)
             await asyncio.sleep(with_jitter(pause, random.random()))  # noqa: S311 - jitter only
             continue
+        except ApiError as error:
+            if decision.fallback is None:
+                raise
+            return decision.fallback, error
         log.info("%s, stored in Secret %s", decision.message, name)
-        return decision.value
+        return decision.value, None
 
 
 def _new(name: str, data: dict[str, str]) -> Object:

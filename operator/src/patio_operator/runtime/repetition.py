@@ -19,12 +19,26 @@ Check = Callable[[], Awaitable[str | None]]
 """Does something; returns why it could not be done, if it could not."""
 
 
-async def until_done(what: str, check: Check, stop: asyncio.Event) -> bool:
-    """Repeat until there is no problem: at its start an operator has nothing else to do. False: it is to end first."""
+async def until_done(what: str, check: Check, stop: asyncio.Event, enough: Callable[[], bool] = lambda: False) -> bool:
+    """Repeat until there is no problem: at its start an operator has nothing else to do.
+
+    Args:
+        what: what is checked, for the log.
+        check: makes one pass, and returns what is wrong.
+        stop: set when the operator is to end.
+        enough: whether it can work in spite of a problem. The problem is logged.
+
+    Returns:
+        Whether it is done; False: the operator is to end first.
+
+    """
 
     async def repeat() -> None:
         failures = 0
         while (problem := await check()) is not None:
+            if enough():
+                log.warning("%s: %s", what, problem)
+                return
             failures += 1
             jitter = random.random()  # noqa: S311 - jitter only
             pause = with_jitter(exponential(FIRST_PAUSE, LONGEST_PAUSE, failures), jitter)

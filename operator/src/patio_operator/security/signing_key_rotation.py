@@ -33,7 +33,7 @@ def decide(secret: Object | None, age: timedelta, now: datetime) -> Decision[Sig
         return Decision(existing)
     key = successor(existing, now)
     message = f"signing key {key.public[:8]}… created, endorsed by {existing.public[:8]}…"
-    return Decision(key, encode(key), {labels.ROTATE: None}, message)
+    return Decision(key, encode(key), {labels.ROTATE: None}, message, fallback=existing)
 
 
 class SigningKeyRotation:
@@ -56,9 +56,14 @@ class SigningKeyRotation:
         return self._key
 
     async def refresh(self) -> None:
-        """Make one pass: the key in the Secret is there, is not too old, and is the one that is used."""
+        """Make one pass: the key in the Secret is there, is not too old, and is the one that is used.
+
+        Raises:
+            ApiError: the Secret cannot be read or written. A key that is in it is used all the same.
+
+        """
         settings = self._settings
-        key = await ensure_shared_secret(
+        key, failure = await ensure_shared_secret(
             self._client,
             settings.namespace,
             settings.signing_secret,
@@ -67,6 +72,8 @@ class SigningKeyRotation:
         if self._key is not None and self._key.public != key.public and not key.endorsements:
             log.warning("the previous signing key did not endorse the new one: recreate the pods that have a sidecar")
         self._key = key
+        if failure is not None:
+            raise failure
 
     async def check(self) -> str | None:
         """Make one pass; return why it was not made, if it was not."""

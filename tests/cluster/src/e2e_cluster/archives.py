@@ -1,7 +1,7 @@
 """Image archives as `docker save` and `buildah push docker-archive:` write them: reading and making.
 
-Reading tells which names an archive brings and the identity of their content; making serves for the
-pause image, which is one static file.
+Reading tells which names an archive brings and the identity of their content; making serves for images of one layer
+of files of this machine, most of them of one static program.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,12 @@ def read_archive(archive: Path) -> list[ArchivedImage]:
     return images
 
 
+NOBODY, ROOT = "65535:65535", "0:0"
+"""Users of an image."""
+
+
 def write_single_file_image(
-    archive: Path, *, name: str, program: Path, architecture: str, place: str | None = None
+    archive: Path, *, name: str, program: Path, architecture: str, place: str | None = None, user: str = NOBODY
 ) -> None:
     """An image that holds one static program and runs it; the same input makes the same bytes.
 
@@ -58,17 +63,37 @@ def write_single_file_image(
         program: the program on this machine.
         architecture: as Go and images name it, such as ``amd64``.
         place: the program's path in the image, without the first slash; by default its name.
+        user: who runs it.
 
     """
     place = place or program.name
+    files = {place: program}
+    write_image(archive, name=name, files=files, entrypoint=f"/{place}", architecture=architecture, user=user)
+
+
+def write_image(
+    archive: Path, *, name: str, files: Mapping[str, Path], entrypoint: str, architecture: str, user: str
+) -> None:
+    """An image of one layer; the same input makes the same bytes.
+
+    Args:
+        archive: the file to write.
+        name: the image's name with its tag.
+        files: what is in it: paths without the first slash, and the files of this machine. All may be executed.
+        entrypoint: the program that runs.
+        architecture: as Go and images name it, such as ``amd64``.
+        user: who runs it.
+
+    """
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, place, program.read_bytes(), mode=0o755)
+        for place, file in sorted(files.items()):
+            _add(tar, place, file.read_bytes(), mode=0o755)
     configuration = json.dumps(
         {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Entrypoint": [f"/{place}"], "User": "65535:65535"},
+            "config": {"Entrypoint": [entrypoint], "User": user},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer.getvalue())}"]},
         }
     ).encode()

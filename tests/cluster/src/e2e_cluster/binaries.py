@@ -72,7 +72,7 @@ def ensure_binaries(
 
     """
     folder = (cache or cache_root()) / "bin"
-    builds = _plan(tuple(names), table, tools, folder)
+    builds = _plan(names, table, tools, folder)
     if any(not build.target.exists() for build in builds):
         _check_go(tools, {build.binary.module for build in builds})
         with locked(folder / ".lock", report, "another run builds binaries: waiting for it"):
@@ -82,7 +82,13 @@ def ensure_binaries(
     return Binaries({build.binary.name: build.target for build in builds})
 
 
-def _plan(names: tuple[str, ...], table: Sequence[Binary], tools: Path, folder: Path) -> list[_Build]:
+def planned_binaries(names: Iterable[str]) -> Binaries:
+    """Where binaries are once they are built. Their paths change with what they are made of."""
+    builds = _plan(names, BINARIES, TOOLS, cache_root() / "bin")
+    return Binaries({build.binary.name: build.target for build in builds})
+
+
+def _plan(names: Iterable[str], table: Sequence[Binary], tools: Path, folder: Path) -> list[_Build]:
     by_name = {binary.name: binary for binary in table}
     go_mods = {module: (tools / module / "go.mod").read_text() for module in {b.module for b in table}}
     builds = []

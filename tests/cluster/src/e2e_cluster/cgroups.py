@@ -2,7 +2,7 @@
 
 containerd puts each container into ``k8s.io/ID`` of every hierarchy. They bear no name of ours, so what counts
 is that nobody is in them any more: removing an empty group takes nothing from anybody, and the kernel
-refuses to remove any other.
+refuses to remove any other. Our own Docker daemon has a group with a name of ours, and all of its containers in it.
 """
 
 import contextlib
@@ -32,9 +32,19 @@ def deserted_cgroups(cgroups: Path = CGROUPS) -> list[Path]:
 def remove_deserted_cgroups(cgroups: Path = CGROUPS) -> None:
     """Remove them, as far as the kernel lets go of them yet."""
     for group in deserted_cgroups(cgroups):
-        for folder, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        remove_group(group)
+
+
+def groups_named(name: str, cgroups: Path = CGROUPS) -> list[Path]:
+    """The groups of this name at the top of every hierarchy."""
+    return [group for group in (cgroups / name, *sorted(cgroups.glob(f"*/{name}"))) if group.is_dir()]
+
+
+def remove_group(group: Path) -> None:
+    """Remove a group and those in it, as far as nobody is in them."""
+    for folder, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def _members(group: Path, *, below: bool = True) -> bool:

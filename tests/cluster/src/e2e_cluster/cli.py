@@ -9,7 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from e2e_cluster import connect
+from e2e_cluster.docker_daemon import ROOT as DOCKER_STATE
 from e2e_cluster.errors import ClusterError
+from e2e_cluster.node_image import VARIABLE as NODE_IMAGE
+from e2e_cluster.node_root import make_root
 from e2e_cluster.places import STATE
 from e2e_cluster.progress import timed
 from e2e_cluster.provider import NAMES, VARIABLE, Provider
@@ -18,7 +21,8 @@ from e2e_cluster.unpacked import UNPACKED, ensure_unpacked
 DESCRIPTION = "A real Kubernetes cluster with one node, for tests and the demo."
 EPILOG = f"""\
 Providers:
-  kind    inside Docker; chosen where a Docker daemon answers
+  kind    inside Docker; chosen where a Docker daemon answers. Asked for where none does, it installs and starts
+          one (Debian or Ubuntu, root), in {DOCKER_STATE}. ${NODE_IMAGE} names the image of its node
   local   etcd, the control plane, containerd, kubelet, kube-proxy and CoreDNS as processes of this
           machine (Linux, root); chosen otherwise. One per machine; all of it in {STATE}.
 
@@ -36,6 +40,7 @@ COMMANDS = {
     "down": "remove the cluster, in whatever state it is; fails naming what it could not remove",
     "load-image": "put images on the node",
     "kubeconfig": "print the path of the administrator's kubeconfig",
+    "node-image": "make the image of kind's node on this machine, and print its archive; kind uses it from then on",
     "tools": "install or unpack system packages, build the binaries, print where they are, start nothing",
     "status": "print what there is; status 1 unless the cluster can be used",
 }
@@ -83,6 +88,8 @@ def _run(options: argparse.Namespace, provider: Provider) -> int:
             provider.load_images(options.images)
         case "kubeconfig":
             print(provider.kubeconfig)
+        case "node-image":
+            print(make_root(timed()))
         case "tools":
             for name, path in provider.tools().paths.items():
                 print(f"{name} {path}")

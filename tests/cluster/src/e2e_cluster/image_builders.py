@@ -5,13 +5,13 @@ its own under the cache, so that it never meddles with images of the machine, an
 """
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from e2e_cluster.docker_client import DockerClient
 from e2e_cluster.errors import MachineError
 from e2e_cluster.longrun import run_logged
 from e2e_cluster.packages import Package, ensure_packages
@@ -69,8 +69,8 @@ class Docker:
         run_logged(ref, ["docker", "import", str(archive), ref], log, report)
 
     def build(self, build: Build, log: Path, report: Report) -> None:
-        """Build with BuildKit, which knows RUN --mount."""
-        command = ["docker", "build", "--progress=plain", *_options(build), str(build.context)]
+        """Build with BuildKit, which knows RUN --mount; on the machine's network, since not every daemon forwards."""
+        command = ["docker", "build", "--progress=plain", "--network=host", *_options(build), str(build.context)]
         run_logged(build.ref, command, log, report, environ={**os.environ, "DOCKER_BUILDKIT": "1"})
 
     def save(self, ref: str, archive: Path, log: Path, report: Report) -> None:
@@ -118,18 +118,28 @@ class Buildah:
         run_logged(ref, self._buildah("push", "--quiet", ref, f"docker-archive:{archive}:{ref}"), log, report)
 
 
-def find_builder(cache: Path, report: Report) -> ImageBuilder:
-    """Docker where its daemon answers, otherwise buildah.
+def find_builder(cache: Path, report: Report, docker: DockerClient | None = None) -> ImageBuilder:
+    """Docker where the machine's daemon answers and the client can build, otherwise buildah.
 
     Raises:
         MachineError: neither is there, nor can buildah be installed.
 
     """
-    if shutil.which("docker") and _succeeds(["docker", "info"]):
-        return Docker()
-    ensure_packages([Package("buildah", "buildah")], report)
+    docker = docker or DockerClient()
+    remedy = "install Docker"
+    lacking = "no Docker daemon answers"
+    if docker.answers():
+        if docker.builds_with_buildkit():
+            return Docker()
+        lacking = "Docker answers, but its client has no buildx, and so cannot build"
+        remedy = "install its package docker-buildx (from Docker's own packages: docker-buildx-plugin)"
+        report(f"images: {lacking}; building with buildah. To build with Docker, {remedy}.")
+    try:
+        ensure_packages([Package("buildah", "buildah")], report)
+    except MachineError as error:
+        raise MachineError(f"images: {lacking}: {remedy}. Or else buildah builds them: {error}") from error
     if os.geteuid() != 0:
-        raise MachineError("images: no Docker daemon answers, and building with buildah here needs root.")
+        raise MachineError(f"images: {lacking}: {remedy}. Building with buildah here needs root.")
     return Buildah(cache / "buildah")
 
 

@@ -1,11 +1,12 @@
 """Kernel settings that a node changes: remembered before, put back after.
 
-The kubelet sets some of them by itself and the CNI plugin switches forwarding on; what they were is kept
-in a file of the state folder until ``restore``. A setting that this kernel does not have is left out.
+The kubelet sets some of them by itself and the CNI plugin switches forwarding on; kind's node is a container that may
+write them too, and its systemd sets some more. What they were is kept in a file until ``restore``. A setting that this
+kernel does not have is left out.
 """
 
-import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 SYSCTLS = Path("/proc/sys")
@@ -18,12 +19,26 @@ CHANGED = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
+CHANGED_IN_CONTAINER = (
+    # A container has a network of its own: its settings below `net` are not this machine's.
+    *(name for name in CHANGED if not name.startswith("net/")),
+    # Systemd sets these as the first process of a container that may.
+    "fs/file-max",
+    "fs/nr_open",
+    "fs/protected_fifos",
+    "fs/protected_hardlinks",
+    "fs/protected_regular",
+    "fs/protected_symlinks",
+    "kernel/pid_max",
+)
+"""What a node changes that is a privileged container."""
 
 
-def remember(file: Path, sysctls: Path = SYSCTLS) -> None:
+def remember(file: Path, sysctls: Path = SYSCTLS, names: Sequence[str] = CHANGED) -> None:
     """Write down the settings as they are now, unless that was done before."""
     if not file.exists():
-        values = {name: (sysctls / name).read_text().strip() for name in CHANGED if (sysctls / name).exists()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        values = {name: (sysctls / name).read_text().strip() for name in names if (sysctls / name).exists()}
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(values))
         partial.replace(file)
@@ -34,12 +49,20 @@ def enable_forwarding(sysctls: Path = SYSCTLS) -> None:
     (sysctls / "net/ipv4/ip_forward").write_text("1")
 
 
-def restore(file: Path, sysctls: Path = SYSCTLS) -> None:
-    """Put the remembered settings back; without a memory there is nothing to put back."""
+def restore(file: Path, sysctls: Path = SYSCTLS) -> list[str]:
+    """Put the remembered settings back; without a memory there is nothing to put back.
+
+    Returns:
+        The settings that cannot be put back, as ``sysctl --write`` takes them: only root may, in a container not all.
+
+    """
     if not file.exists():
-        return
+        return []
+    refused = []
     for name, value in json.loads(file.read_text()).items():
-        if name in CHANGED and (sysctls / name).read_text().strip() != value:
-            # A container may be allowed to change some settings only.
-            with contextlib.suppress(OSError):
+        if name in (*CHANGED, *CHANGED_IN_CONTAINER) and (sysctls / name).read_text().strip() != value:
+            try:
                 (sysctls / name).write_text(value)
+            except OSError:
+                refused.append(f"{name.replace('/', '.')}={value}")
+    return refused

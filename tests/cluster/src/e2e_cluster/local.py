@@ -134,6 +134,11 @@ class LocalProvider:
         """The administrator's kubeconfig."""
         return self._folders.kubeconfig
 
+    @property
+    def machine_address(self) -> str:
+        """The node's address: the node is this machine."""
+        return network.NODE
+
     def tools(self) -> Binaries:
         """Install packages and build binaries."""
         ensure_packages(CLUSTER_PACKAGES, self._report)

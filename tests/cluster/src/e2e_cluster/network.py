@@ -48,7 +48,7 @@ def raise_network() -> None:
 def lower_network() -> None:
     """Remove our interfaces and tables, as far as they exist."""
     for name in leftover_interfaces():
-        _try("ip", "link", "delete", name)
+        delete_link(name)
     for family, table in leftover_tables():
         _try("nft", "delete", "table", family, table)
 
@@ -61,6 +61,26 @@ def leftover_interfaces() -> list[str]:
 def own_links(addresses: str) -> list[str]:
     """Which interfaces of ``ip -json -details address`` are a cluster's."""
     return [link["ifname"] for link in json.loads(addresses) if _is_own_link(link)]
+
+
+def links() -> list[str]:
+    """The names of this machine's interfaces."""
+    return [link["ifname"] for link in json.loads(_addresses() or "[]")]
+
+
+def links_in(wanted: ipaddress.IPv4Network) -> list[str]:
+    """This machine's interfaces with an address in a range."""
+    return links_of(_addresses() or "[]", wanted)
+
+
+def links_of(addresses: str, wanted: ipaddress.IPv4Network) -> list[str]:
+    """Which interfaces of ``ip -json -details address`` have an address in a range."""
+    return [link["ifname"] for link in json.loads(addresses) if any(address in wanted for address in _ipv4(link))]
+
+
+def delete_link(name: str) -> None:
+    """Remove an interface, if it is there."""
+    _try("ip", "link", "delete", name)
 
 
 def strangers_in_range(addresses: str) -> list[str]:

@@ -33,6 +33,7 @@ BINARIES = (
     Binary("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
     Binary("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
     Binary("kube-proxy", "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Binary("kubeadm", "kubernetes", "k8s.io/kubernetes/cmd/kubeadm"),
     Binary("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
     Binary("helm", "helm", "helm.sh/helm/v3/cmd/helm"),
     Binary("coredns", "coredns", "github.com/coredns/coredns"),
@@ -72,8 +73,13 @@ IN_PODS = (
     "metrics-server",
 )
 """Programs of other projects that run in pods beside Patio. Only tests that need one build it."""
-LOCAL = tuple(binary.name for binary in BINARIES if binary.name not in ("kind", *CHECKS, *IN_PODS))
+LOCAL = tuple(binary.name for binary in BINARIES if binary.name not in ("kind", "kubeadm", *CHECKS, *IN_PODS))
 KIND = ("kind", *CLIENTS)
+KIND_NODE = (
+    *("kubeadm", "kubelet", "kubectl", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+    *("kube-proxy", "coredns", "pause"),
+)
+"""What is in a node image of kind that is made on this machine."""
 
 
 def required_version(go_mod: str, module: str) -> str:

@@ -2,7 +2,8 @@
 
 Everything above (the command line, tests, the demo) speaks to a ``Provider`` and does not know which it
 has. ``kind`` where Docker answers, otherwise ``local``; PATIO_CLUSTER_PROVIDER or an argument decides
-differently.
+differently. A Docker daemon that ``kind`` started by itself counts as one that answers, dead or alive: so every
+command finds the cluster that is there, and ``down`` takes away what is left of it.
 """
 
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from e2e_cluster.binaries import Binaries
+from e2e_cluster.docker_client import DockerClient
+from e2e_cluster.docker_daemon import OwnDaemon
 from e2e_cluster.errors import ClusterError
 from e2e_cluster.progress import Report
 
@@ -40,6 +43,10 @@ class Provider(Protocol):
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig; the file is there while the cluster is up."""
 
+    @property
+    def machine_address(self) -> str:
+        """An address of this machine that pods can reach."""
+
     def tools(self) -> Binaries:
         """Install what the machine lacks and build the binaries, without starting anything."""
 
@@ -60,15 +67,8 @@ class Provider(Protocol):
 
 
 def docker_answers() -> bool:
-    """Whether there is a Docker daemon to talk to."""
-    if shutil.which("docker") is None:
-        return False
-    try:
-        # With --format the client answers 0 even without a daemon.
-        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=20)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+    """Whether there is a Docker daemon to talk to, or something of one that was started for kind."""
+    return OwnDaemon().exists() or DockerClient().answers()
 
 
 def choose(

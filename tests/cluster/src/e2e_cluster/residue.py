@@ -54,8 +54,8 @@ def remove_residue(folders: Folders) -> None:
     for path in _fixed_files(folders.root):
         path.unlink(missing_ok=True)
     for folder in (SHIM_SOCKETS, CNI_RESULTS, KUBELET_LINKS, DEVICE_PLUGINS):
-        _remove_empty(folder)
-        _remove_empty(folder.parent)
+        remove_empty(folder)
+        remove_empty(folder.parent)
     remove_folder(folders.root)
     # The kernel takes network namespaces and control groups down in its own time.
     end = time.monotonic() + SETTLE
@@ -70,10 +70,14 @@ def remove_residue(folders: Folders) -> None:
 def _fixed_files(root: Path) -> list[Path]:
     links = [path for path in _entries(KUBELET_LINKS) if str(path.readlink()).startswith(f"{root}/")]
     results = [path for path in _entries(CNI_RESULTS) if path.name in our_cni_results(_names(CNI_RESULTS))]
-    sockets = [path for path in _entries(SHIM_SOCKETS) if _is_deserted(path)]
     devices = DEVICE_PLUGINS / DEVICE_PLUGIN_FILES[0]
     plugins = [DEVICE_PLUGINS / name for name in DEVICE_PLUGIN_FILES] if _is_deserted(devices) else []
-    return [*links, *results, *sockets, *(path for path in plugins if path.exists())]
+    return [*links, *results, *deserted_shim_sockets(), *(path for path in plugins if path.exists())]
+
+
+def deserted_shim_sockets() -> list[Path]:
+    """Sockets of containerd's shims with nobody behind them."""
+    return [path for path in _entries(SHIM_SOCKETS) if _is_deserted(path)]
 
 
 def our_cni_results(names: Iterable[str]) -> set[str]:
@@ -104,6 +108,7 @@ def _is_deserted(path: Path) -> bool:
         return False
 
 
-def _remove_empty(folder: Path) -> None:
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if nothing is in it."""
     with contextlib.suppress(OSError):
         folder.rmdir()

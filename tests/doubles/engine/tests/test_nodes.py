@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from inference_server.ports import free_port
+from inference_server.supervision import EngineProcess
 from patio_testing.deadline import DEADLINE
+from patio_testing.kube import until
+from patio_testing.local_servers import engine_double, logged
 
 NODES = 3
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 class Node:
     """One process of the engine."""
 
-    def __init__(self, rank: int, dist_port: int) -> None:
+    def __init__(self, rank: int, dist_port: int, folder: Path) -> None:
         self.port = free_port()
-        command = ["-m", "sglang.launch_server", "--host", "127.0.0.1", "--port", str(self.port)]
-        node_flags = ["--nnodes", str(NODES), "--node-rank", str(rank), "--dist-init-addr", f"localhost:{dist_port}"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "engine_double", *command, *node_flags, "--health-seconds", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        flags = ["--nnodes", str(NODES), "--node-rank", str(rank), "--dist-init-addr", f"localhost:{dist_port}"]
+        command = ["-m", "sglang.launch_server", *flags, "--health-seconds", "0"]
+        self.server = engine_double(f"node-{rank}", folder, self.port, *command)
+        self.server.launch()
+
+    @property
+    def process(self) -> EngineProcess:
+        assert self.server.process is not None
+        return self.server.process
 
     def status(self, path: str) -> int | None:
         try:
@@ -42,21 +40,16 @@ class Node:
             return None
 
     def wait_for_output(self, text: str) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if text in line:
-                return
-        raise AssertionError(f"it ended without saying {text!r}")
+        until(text, lambda: text in logged(self.server), within=DEADLINE)
 
 
 @pytest.fixture
-def nodes() -> Iterator[list[Node]]:
+def nodes(tmp_path: Path) -> Iterator[list[Node]]:
     dist_port = free_port()
-    started = [Node(rank, dist_port) for rank in range(NODES)]
+    started = [Node(rank, dist_port, tmp_path) for rank in range(NODES)]
     yield started
     for node in started:
-        node.process.kill()
-        node.process.wait()
+        node.server.kill()
 
 
 @pytest.mark.timeout(60)

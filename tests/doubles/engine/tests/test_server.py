@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +15,11 @@ from engine_double import running_double
 from engine_double.cli import settings_from
 from engine_double.samples import write_adapter
 from engine_double.settings import EngineKind
+from inference_server.ports import free_port
+from inference_server.supervision import EngineProcess
 from patio_testing.deadline import DEADLINE
+from patio_testing.kube import until
+from patio_testing.local_servers import engine_double, logged
 
 
 async def test_fault_is_applied_as_often_as_ordered() -> None:
@@ -118,43 +118,37 @@ def test_key_is_not_printed() -> None:
 
 
 @contextmanager
-def process(*arguments: str, wait: bool = True) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def process(folder: Path, *arguments: str, wait: bool = True) -> Iterator[tuple[EngineProcess, httpx.Client]]:
     """A double of its own; waited for until it answers, or until it has said its first line."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "engine_double", "--host", "127.0.0.1", "--port", str(port), *arguments]
-    environment = {**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-    with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as running,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)) as client,
-    ):
+    server = engine_double("engine", folder, free_port(), *arguments)
+    server.launch()
+    assert server.process is not None
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
         try:
-            assert running.stdout is not None
-            assert running.stdout.readline().startswith(b"engine double: ")
+            until("its first line", lambda: "engine double: " in logged(server), within=DEADLINE)
             if wait:
-                assert client.get("/health", timeout=DEADLINE).status_code == 200
-            yield running, client
+                until("an answer", lambda: client.get("/health").is_success, within=DEADLINE)
+            yield server.process, client
         finally:
-            running.kill()
+            server.kill()
 
 
-def test_process_ends_well_on_sigterm() -> None:
-    with process("--engine", "sglang", "--health-seconds", "0") as (running, _):
+def test_process_ends_well_on_sigterm(tmp_path: Path) -> None:
+    with process(tmp_path, "--engine", "sglang", "--health-seconds", "0") as (running, _):
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=DEADLINE) == 0
 
 
-def test_process_that_still_starts_ends_on_sigterm_too() -> None:
-    with process("--startup-seconds", "3600", wait=False) as (running, client):
+def test_process_that_still_starts_ends_on_sigterm_too(tmp_path: Path) -> None:
+    with process(tmp_path, "--startup-seconds", "3600", wait=False) as (running, client):
         with pytest.raises(httpx.ConnectError):
             httpx.get(client.base_url)
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=DEADLINE) == 0
 
 
-def test_process_dies_when_a_crash_is_ordered() -> None:
-    with process("--engine", "vllm") as (running, client):
+def test_process_dies_when_a_crash_is_ordered(tmp_path: Path) -> None:
+    with process(tmp_path, "--engine", "vllm") as (running, client):
         with suppress(httpx.TransportError):  # the answer may or may not make it
             client.post("/_double/crash")
         assert running.wait(timeout=DEADLINE) == 137

@@ -27,17 +27,21 @@ STARTUP_SECONDS = 300
 """More than a cold start needs on a busy machine of two cores (30 to 90 seconds)."""
 
 
-def arguments(
-    model_directory: PurePath, *, host: str = "0.0.0.0", port: int = PORT, max_model_len: int = MAX_MODEL_LEN
-) -> list[str]:
-    """What follows the interpreter."""
+def options(max_model_len: int = MAX_MODEL_LEN) -> list[str]:
+    """What it is told beside the model, its name, and where to listen."""
     return [
-        *("-m", "vllm.entrypoints.cli.main", "serve", str(model_directory)),
-        *("--served-model-name", model.NAME),
-        *("--host", host, "--port", str(port)),
         *("--enable-lora", "--max-loras", "2", "--max-cpu-loras", "8", "--max-lora-rank", "16"),
         *("--max-model-len", str(max_model_len), "--enforce-eager", "--dtype", "bfloat16"),
         "--disable-uvicorn-access-log",
+    ]
+
+
+def arguments(model_directory: PurePath, *, host: str = "0.0.0.0", port: int = PORT) -> list[str]:
+    """What follows the interpreter."""
+    return [
+        *("-m", "vllm.entrypoints.cli.main", "serve", str(model_directory)),
+        *("--served-model-name", model.NAME, "--host", host, "--port", str(port)),
+        *options(),
     ]
 
 

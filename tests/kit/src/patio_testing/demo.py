@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import e2e_cluster
+from e2e_cluster.errors import ClusterError
 from patio_testing.environment import (
     ADAPTERS,
     BASE_MODEL,
@@ -35,15 +37,27 @@ ADAPTER = "sql-expert"
 METRICS_SHOWN = 10
 
 
-def main() -> None:
-    """Run the demo."""
+def main() -> int:
+    """Run the demo; what a user can mend ends it with one message and status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", choices=("vllm", "double"), default="vllm", help="a real vLLM, or its double")
     kind = parser.parse_args().engine
+    try:
+        run(kind)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(kind: str) -> None:
+    """Run the demo with the engine of this kind."""
     started = time.monotonic()
+    with step("a Kubernetes node"):
+        e2e_cluster.connect(report=report).up()
     with step("the engine and its model"):
         engine = prepare_engine(kind, report)
-    with step("images, a Kubernetes node"):
+    with step("images, put on the node"):
         environment = prepare_cluster(image_names(engine), report)
     with connected(environment.kubectl, environment.kubeconfig) as kube:
         with step("Patio, installed by Helm"):
@@ -141,4 +155,4 @@ Take it down:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,18 +4,17 @@ processes here, so that tests can kill either as they please. Only the kubelet i
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from inference_server import CustomServer
 from patio_protocol.credentials import TOKEN_AUDIENCE, TOKEN_SECONDS
 from patio_testing.kube import Kube, is_ready, until
+from patio_testing.local_servers import engine_double, local_server, logged
 from patio_testing.operator_process import free_port
 
 
@@ -32,7 +31,8 @@ class EnginePod:
         self.sidecar_port = free_port()
         self.engine = f"http://127.0.0.1:{self.engine_port}"
         self.sidecar = f"http://127.0.0.1:{self.sidecar_port}"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers: dict[str, CustomServer] = {}
+        self._launched: list[CustomServer] = []
         self._identity: dict[str, str] = {}
 
     def start(self) -> None:
@@ -101,9 +101,8 @@ class EnginePod:
 
     def start_engine(self) -> None:
         """Start the engine double."""
-        command = ["-m", "engine_double", "vllm", "serve", "/models/tiny", "--served-model-name", "tiny"]
-        flags = ["--enable-lora", "--host", "127.0.0.1", "--port", str(self.engine_port)]
-        self._start("engine", [*command, *flags], {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"})
+        flags = ["vllm", "serve", "/models/tiny", "--served-model-name", "tiny", "--enable-lora"]
+        self._launch("engine", engine_double("engine", self._log_folder(), self.engine_port, *flags))
 
     def start_sidecar(self) -> None:
         """Start the sidecar."""
@@ -116,28 +115,27 @@ class EnginePod:
             "INFERENCE_ENGINE_ENDPOINT": self.engine,
             "PATIO_STATE_FILE": state,
             "PATIO_DOWNLOAD_ROOT": downloads,
+            "POD_NAME": self.name,
             **self._identity,
         }
-        self._start("sidecar", command, variables)
+        self._launch("sidecar", local_server("sidecar", self._log_folder(), self.sidecar_port, command, variables))
 
     def kill(self, *process_names: str) -> None:
         """End processes as by SIGKILL."""
         for process_name in process_names:
-            process = self._processes.pop(process_name)
-            process.kill()
-            process.wait()
+            self._servers.pop(process_name).kill()
 
     def freeze(self, process_name: str) -> None:
         """Have a process stand still."""
-        self._processes[process_name].send_signal(signal.SIGSTOP)
+        self._signal(process_name, signal.SIGSTOP)
 
     def thaw(self, process_name: str) -> None:
         """Have it go on."""
-        self._processes[process_name].send_signal(signal.SIGCONT)
+        self._signal(process_name, signal.SIGCONT)
 
     def stop(self) -> None:
         """End what still runs."""
-        self.kill(*self._processes)
+        self.kill(*self._servers)
 
     def remove(self) -> None:
         """Have the pod be gone, as after an eviction."""
@@ -163,15 +161,22 @@ class EnginePod:
         return found
 
     def logged(self) -> str:
-        """Return what both processes logged."""
-        return "".join(path.read_text() for path in self._folder.glob(f"{self.name}-*.log"))
+        """Return what all its processes logged."""
+        return "".join(map(logged, self._launched))
 
-    def _start(self, process_name: str, command: list[str], variables: dict[str, str]) -> None:
-        environment = {"PATH": os.environ["PATH"], "POD_NAME": self.name, **variables}
-        with (self._folder / f"{self.name}-{process_name}.log").open("ab") as log:
-            self._processes[process_name] = subprocess.Popen(
-                [sys.executable, *command], env=environment, stdout=log, stderr=log
-            )
+    def _launch(self, process_name: str, server: CustomServer) -> None:
+        self._servers[process_name] = server
+        self._launched.append(server)
+        server.launch()
+
+    def _log_folder(self) -> Path:
+        """Return a folder of its own for each start: logs of all of them are looked at."""
+        return self._folder / "logs" / f"{self.name}-{len(self._launched)}"
+
+    def _signal(self, process_name: str, number: signal.Signals) -> None:
+        process = self._servers[process_name].process
+        assert process is not None
+        process.send_signal(number)
 
 
 def marks(pod: Mapping[str, Any]) -> set[str]:

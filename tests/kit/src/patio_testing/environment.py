@@ -124,10 +124,10 @@ def image_names(engine: Engine) -> tuple[str, ...]:
 
 
 def prepare_cluster(names: Sequence[str], report: Callable[[str], None]) -> Environment:
-    """Build the images, bring a cluster up and put them on it."""
-    built = images.build(names, TAG, report=report)
+    """Bring a cluster up, build the images and put them on it. The cluster is first: what it lacks is known at once."""
     provider = e2e_cluster.connect(report=report)
     provider.up()
+    built = images.build(names, TAG, report=report)
     provider.load_images([str(image.archive) for image in built])
     clients = e2e_cluster.clients(report)
     archives = {image.name: image.archive for image in built}

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PAUSE = 0.2
 
-BUSY = 4.0
+BUSY = 8.0
 """How many times as long a busy machine may take. Only a failed test waits for so long, so it costs nothing else."""
 
 

@@ -58,19 +58,19 @@ class Answers:
         return {answer.text for answer in self.all if answer.outcome == SERVED}
 
 
-def start_clients(kube: Kube, namespace: str) -> None:
-    """Start the pod that the requests come from; it needs nothing but a Python."""
+def start_clients(kube: Kube, namespace: str, pod: str = POD) -> None:
+    """Start a pod that requests come from, one load at a time; it needs nothing but a Python."""
     container = {
-        "name": POD,
+        "name": "clients",
         "image": environment.double().container["image"],
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-c", "import signal; signal.sigwait([signal.SIGTERM])"],
     }
-    metadata = {"name": POD, "namespace": namespace}
+    metadata = {"name": pod, "namespace": namespace}
     spec = {"containers": [container], "enableServiceLinks": False, "terminationGracePeriodSeconds": 1}
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    path = f"/api/v1/namespaces/{namespace}/pods/{POD}"
-    until("the clients' pod", lambda: kube.get(path), lambda pod: bool(pod) and is_ready(pod))
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+    until("the clients' pod", lambda: kube.get(path), lambda found: bool(found) and is_ready(found))
 
 
 @contextmanager
@@ -82,6 +82,7 @@ def load(
     prompt: str = environment.PROMPT,
     tokens: tuple[int, int],
     clients: int = 4,
+    pod: str = POD,
 ) -> Iterator[Answers]:
     """Have clients ask for the length of a `with`, greedily, so that the same weights always answer the same.
 
@@ -93,11 +94,12 @@ def load(
         prompt: what to complete.
         tokens: how many tokens a request asks for, at least and at most.
         clients: of each URL.
+        pod: where they run.
 
     """
     body = {"model": model, "prompt": prompt, "temperature": 0, "ignore_eos": True}
     order = json.dumps({"urls": urls, "clients": clients, "body": body, "tokens": tokens})
-    execute = ("-n", namespace, "exec", "-i", POD, "--")
+    execute = ("-n", namespace, "exec", "-i", pod, "--")
     answers = Answers()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(kube.kubectl, *execute, "python3", "-", order, stdin=SCRIPT, timeout=400.0)

@@ -1,10 +1,11 @@
 """`python -m patio_testing.observed_fleet`: a small fleet whose numbers move, scraped by a real Prometheus.
 
 For the pictures of the dashboards. Real sidecars stand in front of engine doubles of both kinds, a real router has the
-SGLang ones, and clients send requests. On the way adapters are downloaded, one adapter is broken, the clients double,
-and one engine crashes and starts again. The operator's metrics are simulated, since there is no cluster.
+SGLang ones, and clients send requests. With `--vllm` the engine of one model is a real vLLM. On the way adapters are
+downloaded, one adapter is broken, the clients double, and one engine crashes and starts again. The operator's metrics
+are simulated, since there is no cluster.
 
-When the time is over, the answers to the dashboards' queries are written to a file, and everything ends.
+When the time is over, the answers to the dashboards' queries are written to a file, and it prints how many have data.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import random
 import struct
 import tempfile
@@ -28,6 +28,12 @@ from typing import Any
 import httpx
 from prometheus_client import start_http_server
 
+from e2e_cluster.packages import ensure_packages
+from e2e_cluster.progress import silent
+from e2e_engine import environment, launch
+from e2e_engine import model as model_files
+from e2e_engine.__main__ import model_directory
+from e2e_engine.process import LIBNUMA, LocalVllm
 from engine_double.samples import write_adapter
 from patio_observability import panel_data
 from patio_protocol.adapters import LoadRequest
@@ -35,7 +41,7 @@ from patio_protocol.errors import SidecarError
 from patio_testing.operator_metrics_simulator import OperatorReplica
 from patio_testing.prometheus_server import prometheus
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, s3_server
-from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, free_port, kill, machine
+from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, free_port, kill, machine, runs
 
 ROOT = Path(__file__).resolve().parents[4]
 SCRAPE_EVERY = 10
@@ -51,6 +57,8 @@ CLIENTS = 4
 """Clients of each engine; twice as many when it is busiest."""
 WEIGHTS = 12 * 2**20
 """Bytes of an adapter's weights."""
+REAL_ADAPTERS = {"sql-expert": "lora-a", "translator": "lora-b", "summarizer": "lora-a", "reranker": "lora-b"}
+"""Which weights of the tiny model are loaded under these names where the engine is real."""
 BYTES_PER_SECOND = 250_000.0
 """Speed of each connection to the store of adapters."""
 
@@ -65,12 +73,16 @@ class Model:
     group: str
     pods: int
     context: int
+    real: bool = False
+    """Whether the engine is a real one."""
 
 
 MODELS = (
     Model("vllm", "llama-3.1-8b", "team-a", "chat", 3, 8192),
     Model("sglang", "qwen-2.5-7b", "team-b", "search", 2, 4096),
 )
+
+REAL_VLLM = Model("vllm", model_files.NAME, "team-a", "chat", 1, launch.MAX_MODEL_LEN, real=True)
 
 
 @dataclass
@@ -79,6 +91,8 @@ class Fleet:
 
     machine: Machine
     folder: Path
+    models: tuple[Model, Model]
+    """Of vLLM, and of SGLang."""
     seconds: float
     chance: random.Random
     pods: dict[str, tuple[Model, PodProcesses]] = field(default_factory=dict)
@@ -94,21 +108,23 @@ def main() -> None:
     """Run the fleet for the time that is asked for, and write what the dashboards show of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=8, help="how long it runs (%(default)s)")
+    parser.add_argument("--vllm", action="store_true", help="have a real vLLM in the fleet")
     parser.add_argument("file", type=Path, help="where the answers to the queries of all panels are written")
     options = parser.parse_args()
     seconds = options.minutes * 60
-    # vLLM loads adapters at run time only with it, and what is started here inherits it.
-    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     # The store would log every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="patio-fleet-") as folder, s3_server() as store:
-        asyncio.run(_observe(Path(folder), store, seconds, options.file))
+        models = (REAL_VLLM if options.vllm else MODELS[0], MODELS[1])
+        print(asyncio.run(_observe(Path(folder), models, store, seconds, options.file)))
 
 
-async def _observe(folder: Path, store: S3Server, seconds: float, file: Path) -> None:
+async def _observe(
+    folder: Path, models: tuple[Model, Model], store: S3Server, seconds: float, file: Path
+) -> panel_data.Counts:
     operators = {f"patio-operator-{number}": OperatorReplica(number) for number in range(2)}
     ports = {name: _serve(replica) for name, replica in operators.items()}
-    async with _started(folder, seconds) as fleet:
+    async with _started(folder, models, seconds) as fleet:
         with prometheus(folder, _configuration(fleet, ports)) as url:
             tasks = [
                 asyncio.create_task(coroutine)
@@ -126,15 +142,15 @@ async def _observe(folder: Path, store: S3Server, seconds: float, file: Path) ->
             for task in done:
                 task.result()
             span = panel_data.last(seconds, time.time())
-            await asyncio.to_thread(panel_data.collect, url, span, file)
+            return await asyncio.to_thread(panel_data.collect, url, span, file)
 
 
 @contextlib.asynccontextmanager
-async def _started(folder: Path, seconds: float) -> AsyncIterator[Fleet]:
+async def _started(folder: Path, models: tuple[Model, Model], seconds: float) -> AsyncIterator[Fleet]:
     async with machine(folder) as started:
         router = RouterProcess(started, "sglang-router")
-        fleet = Fleet(started, folder, seconds, random.Random(7))
-        for model in MODELS:
+        fleet = Fleet(started, folder, models, seconds, random.Random(7))
+        for model in models:
             for number in range(model.pods):
                 name = f"{model.group}-worker-{number}"
                 topology = {"TOPO_TYPE": "none"}
@@ -159,6 +175,9 @@ async def _started(folder: Path, seconds: float) -> AsyncIterator[Fleet]:
 
 
 async def _start_engine(fleet: Fleet, model: Model, pod: PodProcesses) -> None:
+    if model.real:
+        await _start_vllm(fleet, pod)
+        return
     # The last flag wins: the double's own name is one for all.
     await pod.start_engine(
         *("--served-model-name", model.name, "--enable-lora", "--max-loras", "4", "--lora-load-seconds", "2"),
@@ -166,6 +185,16 @@ async def _start_engine(fleet: Fleet, model: Model, pod: PodProcesses) -> None:
         *("--max-model-len", str(model.context)),
     )
     await fleet.machine.answers(f"{pod.url}/health", pod.engine)
+
+
+async def _start_vllm(fleet: Fleet, pod: PodProcesses) -> None:
+    scratch = fleet.folder / f"{pod.name}-engine"
+    scratch.mkdir(exist_ok=True)
+    ensure_packages([LIBNUMA], silent)
+    installed = await asyncio.to_thread(environment.install, silent)
+    pod.engine = LocalVllm(installed, model_files.write(model_directory()), scratch, port=pod.engine_port)
+    fleet.machine.started.append(pod.engine)
+    await asyncio.to_thread(pod.engine.start)
 
 
 def _serve(replica: OperatorReplica) -> int:
@@ -215,6 +244,8 @@ async def _tell_caches(fleet: Fleet) -> None:
     preempted = dict.fromkeys(fleet.pods, 0.0)
     while True:
         for name, (model, pod) in fleet.pods.items():
+            if model.real:
+                continue
             with contextlib.suppress(httpx.HTTPError):
                 state = (await fleet.machine.http.get(f"{pod.url}/_double/state")).json()
                 busy = min(1.0, (state["running"] + state["waiting"] / 2) / (MOST_AT_ONCE + 2))
@@ -238,7 +269,7 @@ async def _clients(fleet: Fleet, model: Model, pod: PodProcesses) -> None:
 
         async def client(number: int) -> None:
             while True:
-                if number >= fleet.clients or pod.engine is None or pod.engine.returncode is not None:
+                if number >= fleet.clients or pod.engine is None or not runs(pod.engine):
                     await asyncio.sleep(1)
                     continue
                 await _request(fleet, model, pod, http)
@@ -255,7 +286,7 @@ async def _request(fleet: Fleet, model: Model, pod: PodProcesses, http: httpx.As
     body = {
         "model": fleet.chance.choice((model.name, model.name, *_lasting_adapters(model))),
         "prompt": "patio " * min(words, model.context // 2),
-        "max_tokens": min(400, 1 + round(fleet.chance.lognormvariate(3.6, 0.7))),
+        "max_tokens": min(400, model.context // 3, 1 + round(fleet.chance.lognormvariate(3.6, 0.7))),
     }
     with contextlib.suppress(httpx.HTTPError):
         await http.post(f"{pod.url}/v1/completions", json=body)
@@ -267,14 +298,14 @@ def _lasting_adapters(model: Model) -> tuple[str, ...]:
 
 async def _story(fleet: Fleet, store: S3Server) -> None:
     """Order adapters, double the clients, break an adapter and crash an engine, each at its time."""
-    chat, search = (fleet.of(model) for model in MODELS)
+    chat, search = (fleet.of(model) for model in fleet.models)
     with _slow(store) as endpoint:
         await _load_from_disk(fleet, chat, "sql-expert")
         await _load_from_disk(fleet, search, "search-rewrite")
         await asyncio.sleep(WARM_UP + fleet.seconds * 0.08)
         await _load_from_disk(fleet, chat[:2], "translator")
         await asyncio.sleep(fleet.seconds * 0.12)
-        await _load_from_store(store, endpoint, chat, "summarizer")
+        await _load_from_store(fleet, store, endpoint, chat, "summarizer")
         await asyncio.sleep(fleet.seconds * 0.2)
         fleet.clients = 2 * CLIENTS
         await asyncio.sleep(fleet.seconds * 0.1)
@@ -282,10 +313,10 @@ async def _story(fleet: Fleet, store: S3Server) -> None:
         await asyncio.sleep(fleet.seconds * 0.1)
         fleet.clients = CLIENTS
         await asyncio.sleep(fleet.seconds * 0.05)
-        await kill(chat[2].engine)
+        await kill(chat[-1].engine)
         await asyncio.sleep(DOWN)
-        await _start_engine(fleet, MODELS[0], chat[2])
-        await _load_from_store(store, endpoint, [*chat[:2], *search], "reranker")
+        await _start_engine(fleet, fleet.models[0], chat[-1])
+        await _load_from_store(fleet, store, endpoint, [*chat[:2], *search], "reranker")
         await asyncio.sleep(fleet.seconds)
 
 
@@ -301,18 +332,32 @@ def _slow(store: S3Server) -> Iterator[str]:
 
 
 async def _load_from_disk(fleet: Fleet, pods: list[PodProcesses], name: str, rank: int = 8) -> None:
-    folder = write_adapter(fleet.folder / "on-disk" / name, rank=rank)
+    real = any(model.real for model, pod in fleet.pods.values() if pod in pods)
+    good = REAL_ADAPTERS.get(name) if real else None
+    folder = write_adapter(fleet.folder / "on-disk" / name, rank=rank) if good is None else _real_adapter(good)
     await _load(pods, LoadRequest(lora_name=name, lora_path=str(folder), wait=0))
 
 
-async def _load_from_store(store: S3Server, endpoint: str, pods: list[PodProcesses], name: str) -> None:
-    facts = {"r": 8, "use_dora": False, "target_modules": ["q_proj", "v_proj"]}
-    header = json.dumps({"w": {"dtype": "U8", "shape": [WEIGHTS], "data_offsets": [0, WEIGHTS]}}).encode()
-    weights = struct.pack("<Q", len(header)) + header + bytes(WEIGHTS)
-    files = {"adapter_config.json": json.dumps(facts).encode(), "adapter_model.safetensors": weights}
+async def _load_from_store(fleet: Fleet, store: S3Server, endpoint: str, pods: list[PodProcesses], name: str) -> None:
+    files = _files_for_doubles()
+    if any(model.real for model, pod in fleet.pods.values() if pod in pods):
+        files = {path.name: path.read_bytes() for path in _real_adapter(REAL_ADAPTERS[name]).iterdir()}
     await asyncio.to_thread(store.put, "adapters", {f"{name}/{path}": content for path, content in files.items()})
     config = json.dumps({"endpoint": endpoint, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY})
     await _load(pods, LoadRequest(lora_name=name, source=f"s3://adapters/{name}", config=config, wait=0))
+
+
+def _real_adapter(name: str) -> Path:
+    """Return the folder of an adapter that a real vLLM takes for its tiny model."""
+    return model_directory() / "adapters" / name
+
+
+def _files_for_doubles() -> dict[str, bytes]:
+    """Return an adapter that takes its time to be downloaded, and that doubles accept."""
+    facts = {"r": 8, "use_dora": False, "target_modules": ["q_proj", "v_proj"]}
+    header = json.dumps({"w": {"dtype": "U8", "shape": [WEIGHTS], "data_offsets": [0, WEIGHTS]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(WEIGHTS)
+    return {"adapter_config.json": json.dumps(facts).encode(), "adapter_model.safetensors": weights}
 
 
 async def _load(pods: list[PodProcesses], order: LoadRequest) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 import httpx
 
+from inference_server import InferenceServer
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_protocol.topology import TopologyReport
 from patio_testing.deadline import DEADLINE
+from patio_testing.local_servers import engine_double
 from patio_testing.sidecar.builders import eventually
 
 ASK_EVERY = 0.1
@@ -41,7 +43,7 @@ class Machine:
 
     folder: Path
     http: httpx.AsyncClient
-    started: list[Process] = field(default_factory=list)
+    started: list[Process | InferenceServer] = field(default_factory=list)
 
     async def start(self, log: str, *argv: str, **variables: str) -> Process:
         with (self.folder / f"{log}.log").open("ab") as output:
@@ -51,9 +53,9 @@ class Machine:
         self.started.append(process)
         return process
 
-    async def answers(self, url: str, process: Process | None = None) -> None:
+    async def answers(self, url: str, process: Process | InferenceServer | None = None) -> None:
         async def check() -> bool:
-            assert process is None or process.returncode is None, f"who should answer at {url} has ended"
+            assert process is None or runs(process), f"who should answer at {url} has ended"
             with contextlib.suppress(httpx.HTTPError):
                 return (await self.http.get(url)).is_success
             return False
@@ -75,9 +77,17 @@ async def machine(folder: Path) -> AsyncIterator[Machine]:
                 await kill(process)
 
 
-async def kill(*processes: Process | None) -> None:
+def runs(process: Process | InferenceServer) -> bool:
+    if isinstance(process, InferenceServer):
+        return process.process is not None and process.process.poll() is None
+    return process.returncode is None
+
+
+async def kill(*processes: Process | InferenceServer | None) -> None:
     for process in processes:
-        if process is not None and process.returncode is None:
+        if isinstance(process, InferenceServer):
+            await asyncio.to_thread(process.kill)
+        elif process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -141,7 +151,7 @@ class PodProcesses:
     sidecar_flags: tuple[str, ...] = ()
     engine_port: int = field(default_factory=free_port)
     sidecar_port: int = field(default_factory=free_port)
-    engine: Process | None = None
+    engine: InferenceServer | None = None
     sidecar: Process | None = None
 
     @property
@@ -153,11 +163,19 @@ class PodProcesses:
         return SidecarClient(f"http://127.0.0.1:{self.sidecar_port}", self.machine.http)
 
     async def start_engine(self, *flags: str) -> None:
-        self.engine = await self.machine.start(
-            f"{self.name}-engine",
-            *("-m", "engine_double", "--engine", self.engine_kind, "--host", "127.0.0.1", "--enable-metrics"),
-            *("--port", str(self.engine_port), "--served-model-name", "tiny", "--health-seconds", "0", *flags),
+        known = (
+            "--engine",
+            self.engine_kind,
+            "--enable-metrics",
+            "--served-model-name",
+            "tiny",
+            "--health-seconds",
+            "0",
         )
+        folder = self.machine.folder / f"{self.name}-engine"
+        self.engine = engine_double("engine", folder, self.engine_port, *known, "--health-seconds", "0", *flags)
+        self.machine.started.append(self.engine)
+        await asyncio.to_thread(self.engine.launch)
 
     async def start_sidecar(self, **variables: str) -> None:
         folder = self.machine.folder / self.name
