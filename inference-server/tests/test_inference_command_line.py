@@ -50,6 +50,7 @@ def test_server_needs_no_file() -> None:
         ("logs -f -n 5", Request("logs", follow=True, lines=5)),
         ("endpoints logs/a", Request("endpoints", server="logs/a")),
         ("run --verbose f", Request("run", verbose=True, config_file="f")),
+        ("profile f --seconds 1.5 --name n", Request("profile", config_file="f", seconds=1.5, name="n")),
     ],
 )
 def test_words_become_a_request(words: str, request_: Request) -> None:
@@ -74,6 +75,8 @@ def test_words_become_a_request(words: str, request_: Request) -> None:
         ("run", "say which model: --model NAME, or a CONFIG file"),
         ("run a b --model m", "unrecognized arguments: b"),
         ("logs -n many", "'many' is not a number of lines"),
+        ("profile --seconds inf --model m", "'inf' is not a number of seconds"),
+        ("profile --seconds 0 --model m", "'0' is not a number of seconds"),
         ("ps 8000", "unrecognized arguments: 8000"),
         ("ps -- --max-model-len", "takes nothing behind --"),
         ("run --model", "expected one argument"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_programs
 import pytest
 import yaml
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_for_tree, wait_until_gone
@@ -372,6 +373,49 @@ def test_secrets_of_a_server_in_the_background_are_in_no_command_line(terminal: 
         assert b"hf_in_the_file" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     for path in (terminal.folder / "server_logs").iterdir():
         assert "hf_in_the_file" not in path.read_text(), path
+
+
+# Profiles
+
+
+@pytest.fixture
+def sglang(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A configuration of a fake SGLang, which records without a profiler in its configuration."""
+    folder = fake_programs.install(terminal.folder / "bin")
+    monkeypatch.setenv("PATH", fake_programs.path_with(folder))
+    terminal.configure(backend="sglang", launch_command=None, env_vars={"FAKE_TREE": str(terminal.tree)})
+    return terminal
+
+
+def test_profile_prints_the_files_that_it_left(sglang: Terminal) -> None:
+    done = sglang.run("profile", "server.yaml", "--seconds", "0.1", "--name", "short")
+    assert done.returncode == exit_codes.OK, done.stderr
+    files = done.stdout.split()
+    assert files
+    assert all(Path(file).stat().st_size > 0 for file in files)
+    assert "recording http://localhost" in done.stderr
+    wait_until_gone(sglang.tree)
+
+
+def test_signal_ends_a_recording_and_keeps_its_files(sglang: Terminal) -> None:
+    process = sglang.begin("profile", "server.yaml", "--seconds", "3600", "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["event"] == "recording"
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == exit_codes.INTERRUPTED, errors
+    (event,) = events(output)
+    assert event["event"] == "profile"
+    assert event["files"]
+    wait_until_gone(sglang.tree)
+
+
+def test_profile_that_cannot_be_recorded_says_why(terminal: Terminal) -> None:
+    done = terminal.run("profile", "server.yaml")
+    assert done.returncode == exit_codes.WRONG_INPUT
+    assert done.stderr.startswith("inference-server: error: ")
+    assert "Traceback" not in done.stderr
+    assert record_of(terminal) is None
 
 
 # Wrong input

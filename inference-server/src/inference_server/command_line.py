@@ -14,6 +14,7 @@ from inference_server.configuration import merged, with_engine_arguments, with_v
 from inference_server.exit_codes import MEANINGS
 
 PROGRAM = "inference-server"
+LONGEST_RECORDING = 86400.0
 
 DESCRIPTION = """\
 Start, watch and stop inference servers: vLLM, SGLang, or a command of your own.
@@ -62,6 +63,9 @@ class Request:
     force: bool = False
     follow: bool = False
     lines: int = 50
+    # What to record
+    name: str = ""
+    seconds: float = 10.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,6 +105,8 @@ def parse(argv: Sequence[str]) -> Request:
         force=values.get("force", False),
         follow=values.get("follow", False),
         lines=values.get("lines", Request.lines),
+        name=values.get("name", Request.name),
+        seconds=values.get("seconds", Request.seconds),
     )
 
 
@@ -128,7 +134,7 @@ def content_of(request: Request, file_content: Mapping[str, Any]) -> dict[str, A
     return content
 
 
-STARTING = ("run", "check", "start")
+STARTING = ("run", "check", "start", "profile")
 """Commands that take the description of a server."""
 
 
@@ -196,10 +202,21 @@ def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
             "Start one server or several in the background, owned by a small process of their own.\n"
             "Stop them with `inference-server stop`. Ctrl-C before they serve ends the start.",
         ),
+        add(
+            "profile",
+            "start a server, record a profile, stop it",
+            "Start a server, record for some seconds with the profiler of its configuration, stop it, and\n"
+            "print the files. Send it requests meanwhile. Ctrl-C ends the recording earlier. A server that\n"
+            "runs already is profiled by the program that owns it: `with server.profile()`.",
+        ),
     ]
     for each in described:
         _add_description(each)
     described[0].add_argument("-v", "--verbose", action="store_true", help="print what is done, step by step")
+    described[3].add_argument(
+        "--seconds", type=_seconds, default=Request.seconds, help="how long to record (default: 10)"
+    )
+    described[3].add_argument("--name", default=Request.name, help="of the profile, in the names of its files")
     described[2].add_argument("--no-wait", action="store_true", help="return at once; look with `inference-server ps`")
 
     stop = add(
@@ -270,6 +287,16 @@ def _lines(text: str) -> int:
     number = _whole(text)
     if number is None:
         raise argparse.ArgumentTypeError("%r is not a number of lines" % text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < LONGEST_RECORDING:
+        raise argparse.ArgumentTypeError("%r is not a number of seconds" % text)
     return number
 
 

@@ -45,6 +45,10 @@ def text_of(event: Event) -> str:
         return "%(server)s: %(phase)s after %(seconds).1f s" % event
     if kind == "ready":
         return "\n".join("%(name)s serves %(model)s: %(url)s" % server for server in event["servers"])
+    if kind == "recording":
+        return "recording %(server)s for %(seconds)g s; Ctrl-C ends it earlier" % event
+    if kind == "profile":
+        return "\n".join(event["files"])
     if kind == "stopped":
         return "\n".join(_stopped(server) for server in event["servers"])
     if kind == "error":

@@ -25,7 +25,7 @@ from inference_server.fleet import fleet_from_config
 from inference_server.logs import LogFollower
 from inference_server.run_file import NAME, RunningServer, is_running, read_record, running_servers
 from inference_server.run_record import COMMAND, RunRecord
-from inference_server.serving import Emit, serve
+from inference_server.serving import Emit, record, serve
 from inference_server.stopping import KILL_SECONDS
 
 OWNER_SECONDS = 15.0
@@ -34,6 +34,9 @@ OWNER_SECONDS = 15.0
 LOOK_SECONDS = 0.05
 FOLLOW_SECONDS = 0.2
 HTTP_SECONDS = 10.0
+ANSWERS = ("ready", "stopped", "profile")
+"""Events that are what the caller wants to know: they go to stdout, all others to stderr."""
+
 INPUT_ERRORS = (CommandLineError, ValueError, OSError, ImportError)
 
 
@@ -74,7 +77,7 @@ def _emitter(as_json: bool) -> Emit:
             return
         text = command_output.text_of(event)
         if text:
-            print(text, file=sys.stdout if event["event"] in ("ready", "stopped") else sys.stderr, flush=True)
+            print(text, file=sys.stdout if event["event"] in ANSWERS else sys.stderr, flush=True)
 
     return emit
 
@@ -92,6 +95,10 @@ def _start(request: Request, emit: Emit) -> int:
     if code == exit_codes.OK and not request.json:
         print("it runs in the background: `%s ps` lists it, `%s stop` stops it" % (PROGRAM, PROGRAM), file=sys.stderr)
     return code
+
+
+def _profile(request: Request, emit: Emit) -> int:
+    return record(_content(request), request.name, request.seconds, emit)
 
 
 def _check(request: Request, emit: Emit) -> int:
@@ -294,6 +301,7 @@ COMMANDS: Mapping[str, Callable[[Request, Emit], int]] = {
     "run": _run,
     "check": _check,
     "start": _start,
+    "profile": _profile,
     "stop": _stop,
     "ps": _ps,
     "logs": _logs,

@@ -1,9 +1,9 @@
 """Keeps the servers of a configuration until something ends them: Ctrl-C, SIGTERM, SIGHUP, or their own end.
 
-`commands` calls `serve` for `run`, `detached` for `start`. The first signal stops in order, the second kills. Starts
-and stops are on threads; the main thread only waits for signals and for what the threads say, through a pipe, so that
-a signal is never an exception in the middle of something. Whatever ends this process in another way, the keepers end
-the engines.
+`commands` calls `serve` for `run` and `record` for `profile`, `detached` calls `serve` for `start`. The first signal
+stops in order, the second kills. Starts and stops are on threads; the main thread only waits for signals and for what
+the threads say, through a pipe, so that a signal is never an exception in the middle of something. Whatever ends this
+process in another way, the keepers end the engines.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Callable, Iterator, Mapping
 from inference_server.command_output import Event, error_event
 from inference_server.errors import Cause
 from inference_server.exit_codes import BY_CAUSE, ENDED, FAILED, INTERRUPTED, OK
+from inference_server.factory import server_from_config
 from inference_server.fleet import Fleet, fleet_from_config
 from inference_server.run_record import COMMAND, stop_values
 
@@ -36,6 +37,46 @@ def serve(content: Mapping[str, Any], emit: Emit) -> int:
     """
     with _Wakeups.installed() as wakeups:
         return _Service(fleet_from_config(content), _never_raising(emit), wakeups).run()
+
+
+def record(content: Mapping[str, Any], name: str, seconds: float, emit: Emit) -> int:
+    """Start the server of a configuration, record a profile for some seconds, stop it; return the exit code.
+
+    The first signal ends the recording early, and its files are still waited for; the second one kills.
+
+    Raises:
+        ValueError: the configuration is wrong.
+    """
+    server = server_from_config(content)
+    server.owned_by = COMMAND
+    emit = _never_raising(emit)
+    enough = threading.Event()
+    files: list[str] = []
+
+    def profile() -> None:
+        with server.profile(name) as recorded:
+            emit({"event": "recording", "server": server.server_url, "seconds": seconds})
+            enough.wait(seconds)
+        files.extend(os.path.abspath(path) for path in recorded.files)
+
+    with _Wakeups.installed() as wakeups:
+        work, kill = _Work(profile, wakeups), _Work(server.kill, wakeups)
+        signals: list[int] = []
+        work.begin()
+        while not work.done:
+            signals += wakeups.wait()
+            if signals:
+                enough.set()
+            if len(signals) > 1 or (signals and server.state in ("new", "starting")):
+                kill.begin()
+        if kill.begun:
+            kill.wait(None)
+    if work.error is not None and not kill.begun:
+        emit(error_event(work.error))
+        return int(error_event(work.error)["code"])
+    if files:
+        emit({"event": "profile", "files": files})
+    return INTERRUPTED if signals[:1] == [signal.SIGINT] else OK
 
 
 class _Wakeups:
