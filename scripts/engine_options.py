@@ -77,10 +77,10 @@ def table(engine: str, version: str, options: Iterable[Option]) -> str:
 def differences(before: str, after: str) -> list[str]:
     """Return what two tables have differently, for people."""
     old, new = (_kinds(json.loads(text)) for text in (before, after))
-    gone = [f"{name} is not in the engine" for name in old if name not in new]
+    removed = [f"{name} is not in the engine" for name in old if name not in new]
     added = [f"{name} ({kind}) is not in the table" for name, kind in new.items() if name not in old]
     changed = [f"{name} is {new[name]}, not {kind}" for name, kind in old.items() if new.get(name, kind) != kind]
-    return [*gone, *added, *changed]
+    return [*removed, *added, *changed]
 
 
 def _kinds(content: dict[str, Any]) -> dict[str, str]:

@@ -251,8 +251,8 @@ def test_server_in_the_background_is_listed_and_stopped(terminal: Terminal) -> N
     assert len(alive(terminal.tree)) == TREE_SIZE
 
     listed = json.loads(terminal.run("ps", "--json").stdout)
-    (ours,) = [server for server in listed if server.get("model") == terminal.folder.name]
-    assert (ours["port"], ours["state"], ours["owned_by"]) == (terminal.port, "ready", "command")
+    (listing,) = [server for server in listed if server.get("model") == terminal.folder.name]
+    assert (listing["port"], listing["state"], listing["owned_by"]) == (terminal.port, "ready", "command")
     row = next(line for line in terminal.run("ps").stdout.splitlines() if terminal.folder.name in line)
     assert row.startswith(f"{terminal.port} ")
 
@@ -365,7 +365,7 @@ def test_start_without_waiting_goes_on_by_itself(terminal: Terminal) -> None:
     assert terminal.run("stop", "server_logs").returncode == exit_codes.OK
 
 
-def test_secrets_of_a_server_in_the_background_are_in_no_command_line(terminal: Terminal) -> None:
+def test_secrets_are_in_no_command_line_and_in_no_file(terminal: Terminal) -> None:
     terminal.configure(env_vars={"HF_TOKEN": "hf_in_the_file"})
     assert terminal.run("start", "server.yaml").returncode == exit_codes.OK
     record = record_of(terminal)

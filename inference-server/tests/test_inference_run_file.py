@@ -79,8 +79,8 @@ def test_servers_that_run_are_found_by_their_keepers(make_server: Make, tmp_path
     second.start()
 
     def found() -> list[str]:
-        ours = [server for server in running_servers() if server.owner_pid == os.getpid()]
-        return [str(server.path) for server in ours if server.record is not None]
+        owned = [server for server in running_servers() if server.owner_pid == os.getpid()]
+        return [str(server.path) for server in owned if server.record is not None]
 
     assert found() == [str(first.output_dir / NAME), str(second.output_dir / NAME)]
     first.stop()

@@ -15,9 +15,11 @@ def write() -> str:
     """Return the page."""
     parts = []
     for command in program.inference_commands():
-        rows = [(", ".join(code(name) for name in option.names), plain(option.meaning)) for option in command.options]
+        options = [
+            (", ".join(code(name) for name in option.names), plain(option.meaning)) for option in command.options
+        ]
         parts += [f"## {command.name}", f"```\n{command.usage}\n```", plain(command.description)]
-        parts.append(table(("option", "meaning"), rows))
+        parts.append(table(("option", "meaning"), options))
     rows = [
         (code(str(number)), plain(meaning), ", ".join(code(cause) for cause in causes))
         for number, meaning, causes in program.inference_exit_codes()

@@ -190,7 +190,7 @@ def _kill(chosen: Sequence[RunningServer], emit: Emit) -> int:
     began = time.monotonic()
     for server in chosen:
         processes.send_signal(server.keeper, signal.SIGTERM)
-    gone = _wait_until(
+    ended = _wait_until(
         lambda: not any(processes.is_alive(server.keeper) for server in chosen), KILL_SECONDS + OWNER_SECONDS
     )
     seconds = round(time.monotonic() - began, 3)
@@ -204,7 +204,7 @@ def _kill(chosen: Sequence[RunningServer], emit: Emit) -> int:
         for server in chosen
     ]
     emit({"event": "stopped", "servers": reports})
-    return exit_codes.OK if gone else exit_codes.TIME
+    return exit_codes.OK if ended else exit_codes.TIME
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:

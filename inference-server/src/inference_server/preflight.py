@@ -111,11 +111,11 @@ def _about_model(model: str, environment: Mapping[str, str]) -> list[CheckItem]:
 
 def _about_disk(path: str) -> list[CheckItem]:
     """Return the space where a directory is, or will be."""
-    there = os.path.abspath(path)
-    while not os.path.isdir(there) and there != os.path.dirname(there):
-        there = os.path.dirname(there)
+    existing = os.path.abspath(path)
+    while not os.path.isdir(existing) and existing != os.path.dirname(existing):
+        existing = os.path.dirname(existing)
     try:
-        return [checks.about_disk(path, shutil.disk_usage(there).free)]
+        return [checks.about_disk(path, shutil.disk_usage(existing).free)]
     except OSError:
         return []
 

@@ -89,7 +89,7 @@ class ServerFactory:
         if not server.is_running:
             try:
                 server.start()
-            except Exception as error:
+            except Exception as error:  # whatever it was, it would be the same again
                 self._failures[key] = error
                 raise
         return server
