@@ -6,6 +6,7 @@ Where no Docker daemon answers it runs in one of our own, as `PROVIDER=kind` doe
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from e2e_cluster.kernel import CHANGED_IN_CONTAINER, SYSCTLS
 from e2e_cluster.kind import NODE, KindProvider
 from e2e_cluster.processes import find_cluster_processes, kill_process
 from e2e_cluster.provider import VARIABLE
+
+DEADLINE = 240.0
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -91,10 +94,21 @@ def test_lost_kubeconfig_is_fetched_and_the_cluster_kept(provider: KindProvider)
 
 
 def test_all_pods_of_the_control_plane_become_ready(provider: KindProvider) -> None:
-    wait = ("wait", "pod", "--all", "--for=condition=Ready", "--timeout=120s")
-    pods = kubectl(provider, "-n", "kube-system", *wait)
-    for part in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns"):
-        assert part in pods
+    parts = {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns"}
+
+    def ready() -> set[str]:
+        pods = json.loads(kubectl(provider, "-n", "kube-system", "get", "pods", "-o", "json"))["items"]
+        conditions = {
+            pod["metadata"]["name"]: {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
+            for pod in pods
+        }
+        names = [name for name, found in conditions.items() if found.get("Ready") == "True"]
+        return {part for part in parts if any(name.startswith(part) for name in names)}
+
+    deadline = time.monotonic() + DEADLINE
+    while (seen := ready()) != parts:
+        assert time.monotonic() < deadline, parts - seen
+        time.sleep(1)
 
 
 def test_image_on_the_node_is_loaded_again_only_if_changed(

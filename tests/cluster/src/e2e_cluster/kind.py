@@ -10,7 +10,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from e2e_cluster.progress import Report, silent
 from e2e_cluster.provider import Status, save_image
 
 DEADLINE = 60.0
+PATIENCE = 15.0
+"""Seconds that a node which is there may be away for a moment before the cluster is made anew."""
 CLUSTER = "patio"
 NODE = f"{CLUSTER}-control-plane"
 RECORD = "/kind/patio-images.json"
@@ -102,15 +104,18 @@ class KindProvider:
         binaries = self.tools()
         with self._lock():
             docker = self._reach_or_start()
-            if CLUSTER in self._clusters(binaries, docker) and not self.kubeconfig.exists():
+            exists = CLUSTER in self._clusters(binaries, docker)
+            if exists and not self.kubeconfig.exists():
                 self._kind(binaries, docker, "export", "kubeconfig", "--name", CLUSTER)
-            if self._is_usable(binaries):
+            if exists and self._becomes_usable(binaries, PATIENCE):
                 self._report(f"the cluster is up already: KUBECONFIG={self.kubeconfig}")
                 return
             image = find_node_image(docker, binaries["kind"], self._report)
             self._kind(binaries, docker, "delete", "cluster", "--name", CLUSTER)
             self._remember(binaries, docker)
             self._create(binaries, docker, image)
+            if not self._becomes_usable(binaries, DEADLINE):
+                raise StartError(f"the node is not usable {DEADLINE:.0f} s after it was Ready: taints keep pods off it")
         self._report(f"the cluster is up: KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
@@ -157,12 +162,9 @@ class KindProvider:
         killed = docker.run("exec", NODE, "systemctl", "kill", "--signal=KILL", "kubelet")
         if killed.returncode != 0:
             raise ClusterError(f"the kubelet could not be killed: {last_words(killed.stderr)}")
-        end = time.monotonic() + DEADLINE
         # The API server takes a node for ready for some time after its kubelet is gone.
-        while self._kubelet(docker) in ("0", before) or not self._is_usable(binaries):
-            if time.monotonic() > end:
-                raise ClusterError(f"the node is not ready {DEADLINE:.0f} s after its kubelet was killed")
-            time.sleep(1)
+        if not _comes(lambda: self._kubelet(docker) not in ("0", before) and self._is_usable(binaries), DEADLINE):
+            raise ClusterError(f"the node is not ready {DEADLINE:.0f} s after its kubelet was killed")
 
     def status(self) -> Status:
         """Whether the cluster exists and its node is ready."""
@@ -278,6 +280,10 @@ class KindProvider:
             return False
         return node_is_usable(get(binaries.kubectl, self.kubeconfig, "node", NODE))
 
+    def _becomes_usable(self, binaries: Binaries, seconds: float) -> bool:
+        # A node that is Ready keeps a taint until the controller manager has seen it.
+        return _comes(lambda: self._is_usable(binaries), seconds)
+
     def _environ(self, docker: DockerClient) -> dict[str, str]:
         return kind_environ(docker.environ, self.kubeconfig)
 
@@ -292,3 +298,13 @@ class KindProvider:
         if done.returncode != 0:
             raise ClusterError(f"`kind {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
         return done.stdout
+
+
+def _comes(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; return whether it came within so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(1)
+    return True

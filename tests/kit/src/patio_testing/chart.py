@@ -8,6 +8,8 @@ from pathlib import Path
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane
 
+PATIENCE = "webhook.timeoutSeconds=30"
+"""The API server waits for a busy machine as long as it may."""
 CHART = Path(__file__).resolve().parents[4] / "charts" / "patio"
 
 
@@ -23,7 +25,7 @@ def install_chart(plane: ControlPlane, *values: str) -> None:
             ensure_binaries(["helm"]).helm,
             *("install", "patio", CHART, "--namespace", "patio-system", "--create-namespace"),
             *("--kubeconfig", plane.kubeconfig),
-            *(f"--set={value}" for value in values),
+            *(f"--set={value}" for value in (PATIENCE, *values)),
         ],
         check=True,
         stdout=subprocess.DEVNULL,  # notes for people
