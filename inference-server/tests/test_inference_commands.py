@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import fake_programs
 import pytest
 import yaml
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_for_tree, wait_until_gone
+from test_inference_run_record import RECORD
 
 from inference_server import CustomServer, exit_codes
-from inference_server.commands import main
+from inference_server.command_line import CommandLineError
+from inference_server.commands import NotRunningError, choose, main, owned_by_the_command
 from inference_server.ports import free_port, is_free
-from inference_server.run_file import NAME, read_record
+from inference_server.processes import Identity
+from inference_server.run_file import NAME, RunningServer, read_record
+from inference_server.run_record import LIBRARY
 from patio_testing.deadline import DEADLINE
 
 Make = Callable[..., CustomServer]
@@ -307,18 +312,35 @@ def test_server_of_another_program_is_left_to_it(make_server: Make, terminal: Te
     eventually(lambda: server.state == "dead", lambda: server.state)
 
 
-def test_stop_of_everything_stops_what_the_command_started(make_server: Make, terminal: Terminal) -> None:
-    """Only where nothing else of the command runs on this machine: it would be stopped, too."""
-    server = make_server()
-    server.start()
-    assert terminal.run("start", "server.yaml").returncode == exit_codes.OK
-    listed = json.loads(terminal.run("ps", "--json").stdout)
-    others = [each for each in listed if each.get("owned_by") == "command" and each["port"] != terminal.port]
-    if others:
-        pytest.skip("another test's server runs")
-    assert terminal.run("stop", "--all").returncode == exit_codes.OK
-    assert record_of(terminal).state == "stopped"
-    assert server.is_running
+def running_server(number: int, **changes: Any) -> RunningServer:
+    keeper = Identity(100 + number, 1)
+    record = replace(RECORD, port=8000 + number, keeper=keeper, model=f"m{number}", **changes)
+    return RunningServer(keeper, record.owner.pid, Path(f"/logs/{number}/run.json"), record)
+
+
+def test_servers_are_named_by_port_pid_model_or_directory() -> None:
+    servers = [running_server(1, engine=Identity(77, 1)), running_server(2, owner=Identity(5, 1))]
+    for word in ("8001", "101", "77", "m1", "/logs/1", "/logs/../logs/1/"):
+        assert choose(word, servers) is servers[0], word
+    assert choose("5", servers) is servers[1]
+    assert choose(None, servers[1:]) is servers[1]
+    with pytest.raises(NotRunningError, match="'8003'"):
+        choose("8003", servers)
+    with pytest.raises(CommandLineError, match=r"say which, by its port \(8001, 8002\)"):
+        choose(None, servers)
+    with pytest.raises(CommandLineError, match="several servers run"):
+        choose(RECORD.url, servers)
+
+
+def test_server_without_a_record_is_named_by_pid_or_directory() -> None:
+    server = RunningServer(Identity(9, 1), 8, Path("/logs/x/run.json"), None)
+    for word in ("9", "8", "/logs/x"):
+        assert choose(word, [server]) is server, word
+
+
+def test_everything_is_what_the_command_started() -> None:
+    servers = [running_server(1), running_server(2, owned_by=LIBRARY), replace(running_server(3), record=None)]
+    assert owned_by_the_command(servers) == servers[:1]
 
 
 def test_logs_show_the_last_lines_and_follow_to_the_end(terminal: Terminal) -> None:

@@ -242,7 +242,7 @@ def _add_description(to: argparse.ArgumentParser) -> None:
     to.usage = "%s [CONFIG] [options] [-- ENGINE OPTIONS]" % to.prog
     to.add_argument("config_file", nargs="?", metavar="CONFIG", help="a YAML file; options take precedence over it")
     to.add_argument("--model", help="name or path of the model")
-    to.add_argument("--backend", help="vllm (the default), sglang, or one that is registered")
+    to.add_argument("--backend", help="vllm (the default), sglang, or one that another package adds")
     to.add_argument("--port", type=_port, help="the port (default: 8000; 0: a free one)")
     to.add_argument("--output-dir", metavar="DIR", help="where logs and run.json go (default: ./server_logs)")
     to.add_argument("--binary-path", metavar="PYTHON", help="the interpreter that has the engine (default: python)")

@@ -145,11 +145,7 @@ def _stop(request: Request, emit: Emit) -> int:
     if request.all and request.server:
         raise CommandLineError("give a server or --all, not both")
     servers = running_servers()
-    if request.all:
-        # Another program's server is that program's matter, and it is not what was asked for.
-        chosen = [server for server in servers if server.record is not None and server.record.owned_by == COMMAND]
-    else:
-        chosen = [_choose(request.server, servers)]
+    chosen = owned_by_the_command(servers) if request.all else [choose(request.server, servers)]
     if request.force:
         return _kill(chosen, emit)
     for server in chosen:
@@ -216,7 +212,12 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _choose(word: str | None, servers: Sequence[RunningServer]) -> RunningServer:
+def owned_by_the_command(servers: Sequence[RunningServer]) -> list[RunningServer]:
+    """Return the servers that `--all` means: another program's server is that program's matter. Pure."""
+    return [server for server in servers if server.record is not None and server.record.owned_by == COMMAND]
+
+
+def choose(word: str | None, servers: Sequence[RunningServer]) -> RunningServer:
     """Return the server that a word means.
 
     Raises:
@@ -251,7 +252,7 @@ def _record_of(word: str | None) -> tuple[RunRecord, bool]:
     written = read_record(Path(word) / NAME) if word is not None else None
     if written is not None:
         return written, is_running(written)
-    server = _choose(word, running_servers())
+    server = choose(word, running_servers())
     if server.record is None:
         raise NotRunningError("%s is not there or belongs to another run" % server.path)
     return server.record, True

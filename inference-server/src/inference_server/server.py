@@ -442,18 +442,15 @@ class InferenceServer(abc.ABC):
         with self.log_file.open("ab") as output, self.error_log_file.open("ab") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
             self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), written)
-        self.run_file.begin(self._new_record(self.process, environment, version))
+        self.run_file.begin(self._new_record(self.process, environment))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
-        self.run_file.note(engine=processes.identity_of(self.process.pid))
+        # Only now, since the versions take longer to find than the engine to launch.
+        versions = dict(run_file.own_versions(), **({"engine": ".".join(map(str, version))} if version else {}))
+        self.run_file.note(engine=processes.identity_of(self.process.pid), versions=versions)
         return self.process
 
-    def _new_record(
-        self, process: supervision.EngineProcess, environment: Mapping[str, str], version: tuple[int, ...] | None
-    ) -> run_record.RunRecord:
-        versions = run_file.own_versions()
-        if version is not None:
-            versions["engine"] = ".".join(map(str, version))
+    def _new_record(self, process: supervision.EngineProcess, environment: Mapping[str, str]) -> run_record.RunRecord:
         return run_record.RunRecord(
             backend=self.get_backend_name(),
             model=self.model,
@@ -467,7 +464,7 @@ class InferenceServer(abc.ABC):
             working_directory=os.getcwd(),
             environment=masking.mask_variables(_beyond_ours(environment), self._secrets),
             endpoints=self.list_endpoints(),
-            versions=versions,
+            versions={},
             owner=processes.identity_of(os.getpid()),
             owned_by=self.owned_by,
             keeper=processes.identity_of(process.keeper_pid),
