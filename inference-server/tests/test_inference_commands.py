@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,14 @@ from inference_server.run_record import LIBRARY
 from patio_testing.deadline import DEADLINE
 
 Make = Callable[..., CustomServer]
-COMMAND = [sys.executable, "-m", "inference_server"]
+CODE = """
+import signal, sys
+# A shell's background jobs ignore Ctrl-C, and so do the tests in one, and their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from inference_server.commands import main
+sys.exit(main())
+"""
+COMMAND = [sys.executable, "-c", CODE]
 
 
 class Terminal:
@@ -51,10 +59,11 @@ class Terminal:
         }
         (self.folder / "server.yaml").write_text(yaml.safe_dump(whole))
 
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        """Run the command and leave it running."""
+    def begin(self, *words: str, ignored: int = 0) -> subprocess.Popen[str]:
+        """Run the command and leave it running, with a signal ignored that its parent ignores."""
+        ignore = f"import signal; signal.signal({ignored}, signal.SIG_IGN)" if ignored else ""
         return subprocess.Popen(
-            [*COMMAND, *words],
+            [*COMMAND[:2], ignore + COMMAND[2], *words],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -83,9 +92,9 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 @contextlib.contextmanager
-def running(terminal: Terminal, *words: str) -> Iterator[subprocess.Popen[str]]:
+def running(terminal: Terminal, *words: str, ignored: int = 0) -> Iterator[subprocess.Popen[str]]:
     """Have the command run in the foreground, from when its servers serve."""
-    process = terminal.begin("run", *words)
+    process = terminal.begin("run", *words, ignored=ignored)
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -305,7 +314,7 @@ def test_server_of_another_program_is_left_to_it(make_server: Make, terminal: Te
     server.start()
     done = terminal.run("stop", str(server.port))
     assert done.returncode == exit_codes.WRONG_INPUT
-    assert f"belongs to another program ({' '.join(sys.orig_argv)[:20]}" in done.stderr
+    assert re.search(rf"belongs to another program \(.+, pid {os.getpid()}\)", done.stderr)
     assert server.is_running
     done = terminal.run("stop", str(server.port), "--force")
     assert done.returncode == exit_codes.OK, done.stderr
@@ -482,6 +491,23 @@ def test_wrong_input_is_one_message_and_code_two(
 def test_server_that_does_not_run_is_not_found(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "no-such-server"]) == exit_codes.NOT_FOUND
     assert "no server of this user runs that 'no-such-server' means" in capsys.readouterr().err
+
+
+def test_signal_that_was_ignored_stays_ignored(terminal: Terminal) -> None:
+    with running(terminal, "server.yaml", ignored=signal.SIGHUP) as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == exit_codes.OK
+    # Two signals would have killed the engine.
+    assert f"mine on port {terminal.port} stopped in" in output
+    assert record_of(terminal).stop["signals"] == [["leader", 15]]
+
+
+def test_module_is_the_command_too(capfd: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "inference_server", "--help"], timeout=DEADLINE, check=False)
+    assert done.returncode == exit_codes.OK
+    assert capfd.readouterr().out.startswith("usage: inference-server ")
 
 
 def test_reader_that_has_enough_is_no_error(terminal: Terminal) -> None:

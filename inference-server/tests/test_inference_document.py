@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from fake_tree import eventually
 import inference_server
 from inference_server import Fleet, InferenceServer, VLLMServer, fleet_from_config, server_from_config
 from inference_server.configuration import settings_from
-from inference_server.exit_codes import INTERRUPTED
+from inference_server.exit_codes import OK
 from inference_server.ports import free_port, is_free
 from inference_server.run_file import NAME, read_record
 from patio_testing.deadline import DEADLINE
@@ -169,7 +168,7 @@ def test_bash_block(block: Block, port: int, tmp_path: Path) -> None:
         write_config(block, port)
     if "inference-server run" in code:
         assert code.count("\n") == 1
-        assert interrupted_when_ready(code) == INTERRUPTED
+        assert terminated_when_ready(code) == OK
     else:
         done = subprocess.run(
             ["bash", "-e", "-c", code], cwd=folder, capture_output=True, text=True, timeout=DEADLINE, check=False
@@ -178,8 +177,8 @@ def test_bash_block(block: Block, port: int, tmp_path: Path) -> None:
     assert is_free(port)
 
 
-def interrupted_when_ready(code: str) -> int:
-    """Run a command that stays in the foreground, press Ctrl-C when its server serves; return its exit code."""
+def terminated_when_ready(code: str) -> int:
+    """Run a command that stays in the foreground, and send SIGTERM when its server serves; return its exit code."""
 
     def state() -> str:
         record = read_record(Path("server_logs") / NAME)
@@ -188,7 +187,7 @@ def interrupted_when_ready(code: str) -> int:
     with subprocess.Popen(["bash", "-c", "exec " + code]) as process:
         try:
             eventually(lambda: state() == "ready", state)
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             return process.wait(timeout=DEADLINE)
         finally:
             process.kill()

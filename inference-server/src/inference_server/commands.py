@@ -23,6 +23,7 @@ from inference_server.errors import Cause
 from inference_server.factory import load_server_config
 from inference_server.fleet import fleet_from_config
 from inference_server.logs import LogFollower
+from inference_server.masking import mask_words
 from inference_server.run_file import NAME, RunningServer, is_running, read_record, running_servers
 from inference_server.run_record import COMMAND, RunRecord
 from inference_server.serving import Emit, record, serve
@@ -150,7 +151,7 @@ def _stop(request: Request, emit: Emit) -> int:
         return _kill(chosen, emit)
     for server in chosen:
         if server.record is None or server.record.owned_by != COMMAND:
-            words = processes.cmdline_of(server.owner_pid)[:100]
+            words = " ".join(mask_words(processes.words_of(server.owner_pid)))[:100].encode("utf-8", "replace").decode()
             raise CommandLineError(
                 "the server belongs to another program (%s, pid %d), which has to stop it itself; --force ends it now"
                 % (words, server.owner_pid)

@@ -90,11 +90,14 @@ class _Wakeups:
     @classmethod
     @contextlib.contextmanager
     def installed(cls) -> Iterator[_Wakeups]:
-        """Hear SIGTERM, SIGHUP and SIGINT while this lasts; none of them does anything else."""
+        """Hear SIGTERM, SIGHUP and SIGINT while this lasts; none of them does anything else.
+
+        One that was ignored stays ignored: `nohup` does that with SIGHUP, a shell with SIGINT for what is behind `&`.
+        """
         wakeups = cls()
         before_fd = signal.set_wakeup_fd(wakeups._writable)
-        # SIGINT too: a shell's background jobs ignore it, and hand that down.
-        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, lambda *_: None) for number in heard}
         try:
             yield wakeups
         finally:
