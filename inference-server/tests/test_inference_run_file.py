@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,16 @@ from test_inference_run_record import RECORD
 
 from inference_server import CustomServer, ServerStartupError
 from inference_server.processes import send_signal
-from inference_server.run_file import NAME, RunFile, is_running, read_record, running_servers, write_whole
+from inference_server.run_file import (
+    NAME,
+    RunFile,
+    is_running,
+    own_versions,
+    read_record,
+    running_servers,
+    version_in,
+    write_whole,
+)
 from inference_server.run_record import LIBRARY, RunRecord
 
 Make = Callable[..., CustomServer]
@@ -105,6 +116,16 @@ def test_file_that_cannot_be_written_disturbs_nothing(tmp_path: Path, caplog: py
     file.begin(RECORD)
     assert "cannot write" in caplog.text
     assert read_record(file.path) is None
+
+
+def test_version_is_read_off_what_is_installed() -> None:
+    names = ["yaml", "patio_inference_server-0.1.0rc1.dist-info", "patio_inference_server"]
+    assert version_in(names) == "0.1.0rc1"
+    assert version_in([]) == version_in(["other-1.0.dist-info"]) == ""
+    assert own_versions() == {
+        "python": sys.version.split()[0],
+        "inference_server": importlib.metadata.version("patio-inference-server"),
+    }
 
 
 def test_reader_sees_whole_files_only(tmp_path: Path) -> None:

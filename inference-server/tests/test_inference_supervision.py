@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fake_programs
 import pytest
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_for_tree, wait_until_gone
 
@@ -198,6 +199,29 @@ def test_interrupt_at_any_moment_of_a_start_is_enough(tmp_path: Path) -> None:
             assert is_free(port)
         finally:
             leave(owner)
+
+
+@pytest.mark.parametrize("backend", ["custom", "vllm", "sglang"])
+def test_start_and_stop_import_nothing(tmp_path: Path, backend: str) -> None:
+    """Python may lose a Ctrl-C that comes during an import."""
+    python = str(fake_programs.install(tmp_path / "bin") / "python")
+    code = """
+        import sys
+        from inference_server import CustomServer, create_server
+        fake, backend, python, port, output = sys.argv[1:]
+        arguments = {"port": int(port), "output_dir": output}
+        if backend == "custom":
+            server = CustomServer("m", [sys.executable, fake, "--port", port, "--model", "m"], **arguments)
+        else:
+            server = create_server(backend, "m", config={"binary_path": python}, **arguments)
+        before = set(sys.modules)
+        server.start()
+        server.stop()
+        print(sorted(set(sys.modules) - before))
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(FAKE), backend, python, str(free_port()), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -100,8 +100,18 @@ FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
 
-NEEDED_BY_A_STOP = ("cleanup", "diagnosis", "recording", "stopping")
-"""Modules that a start imports: a stop must work when the process has no file descriptor or memory for an import."""
+NEEDED = (
+    *("arguments", "cleanup", "diagnosis", "endpoints", "engine_probe", "gpu", "http_check", "logs", "masking"),
+    *("phases", "ports", "processes", "profiles", "profiling", "recording", "run_file", "stall_detection"),
+    *("stopping", "supervision", "watch"),
+)
+"""Modules that are imported when a server is made, so that starts and stops import nothing.
+
+A Ctrl-C that comes during an import can be lost: Python only prints what its import system's own callbacks raise. And a
+stop must work when the process has no file descriptor or memory for an import.
+"""
+
+NEEDED_OF_PYTHON = ("http.client", "shlex", "shutil", "urllib.parse", "encodings.idna")
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -172,6 +182,8 @@ class InferenceServer(abc.ABC):
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
+        for name in (*("inference_server." + module for module in NEEDED), *NEEDED_OF_PYTHON):
+            __import__(name)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
@@ -330,8 +342,10 @@ class InferenceServer(abc.ABC):
             if self.is_running:
                 self.logger.warning("the server is already running")
                 return True
-            self.launch()
-            return self.wait_until_ready()
+            with self._abandoned_if_it_fails():  # between its two parts, too
+                self.launch()
+                self.wait_until_ready()
+            return True
 
     def launch(self) -> None:
         """Start the engine and return at once; `wait_until_ready` does the rest of `start`.
@@ -432,8 +446,6 @@ class InferenceServer(abc.ABC):
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
-        for name in NEEDED_BY_A_STOP:
-            __import__("inference_server." + name)
         self._environment = environment
         gpu_reader = gpu.find_reader()
         self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
@@ -445,7 +457,6 @@ class InferenceServer(abc.ABC):
         self.run_file.begin(self._new_record(self.process, environment))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
-        # Only now, since the versions take longer to find than the engine to launch.
         versions = dict(run_file.own_versions(), **({"engine": ".".join(map(str, version))} if version else {}))
         self.run_file.note(engine=processes.identity_of(self.process.pid), versions=versions)
         return self.process
