@@ -60,7 +60,10 @@ ONLY_WITH = {
     r"\bDCGM_": "the DCGM exporter and a GPU",
     r"patio:topology_leases\b": "a sidecar beside a router",
     r'by \(kind\) \(rate\(patio_operator_reconciles_total\{[^}]*outcome="error"': "a reconciler that fails",
-    r'state="(Pending|Downloading)"': "an adapter that waits, or a download that lasts",
+    r"patio_operator_(retries_total|queue_retrying)\b": "a reconciler that fails",
+    r'state="(Pending|Downloading)"|patio:download_expected_bytes\b': "an adapter that waits, or a download that lasts",
+    r"patio:waiting_for\b.*> 0$": "a pod that is not ready",
+    r"patio:drain_duration_seconds": "a pod that drains",
 }
 """What is needed for queries with these words. All others have data here."""
 FAULTS = 3
