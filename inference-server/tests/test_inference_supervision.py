@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fake_programs
 import pytest
 from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_for_tree, wait_until_gone
 
@@ -24,9 +25,13 @@ from patio_testing.deadline import DEADLINE
 
 Make = Callable[..., CustomServer]
 LONG = bool(os.environ.get("PATIO_TEST_LONG"))
-KILLS = 1000 if LONG else 6
-INTERRUPTS = 200 if LONG else 6
-STARTS = 1000 if LONG else 4
+ROUNDS = int(os.environ.get("PATIO_TEST_ROUNDS", "1000"))
+"""Of each of the long tests."""
+KILLS = ROUNDS if LONG else 6
+INTERRUPTS = max(ROUNDS // 5, 1) if LONG else 6
+STARTS = ROUNDS if LONG else 4
+LIMIT = pytest.mark.timeout(900 + 20 * ROUNDS if LONG else 900)
+"""A busy machine needs seconds for a round."""
 
 OWNER = textwrap.dedent(
     """
@@ -98,6 +103,7 @@ def process_of(server: CustomServer) -> EngineProcess:
     return server.process
 
 
+@LIMIT
 def test_owner_killed_at_any_moment_leaves_nothing(tmp_path: Path) -> None:
     """SIGKILL of the owner at random moments of the start and after it; the next start on the same folder works."""
     rng = random.Random(None if LONG else 14)
@@ -113,13 +119,30 @@ def test_owner_killed_at_any_moment_leaves_nothing(tmp_path: Path) -> None:
         eventually(lambda port=port: is_free(port), lambda port=port: f"port {port} is held")  # type: ignore[misc]
 
 
-def test_owner_killed_while_serving_leaves_no_port(tmp_path: Path) -> None:
-    owner, tree, port = start_owner(tmp_path, "serve")
-    wait_for_word(owner, "ready")
-    assert len(alive(tree)) == TREE_SIZE
-    leave(owner)
-    wait_until_gone(tree)
-    assert is_free(port)
+@LIMIT
+def test_owner_killed_while_serving_leaves_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """How long the tree of six lives on is printed (`-rP`): a figure of this machine, which no test judges."""
+    seconds = []
+    for _ in range(KILLS):
+        owner, tree, port = start_owner(tmp_path, "serve")
+        wait_for_word(owner, "ready")
+        wait_for_tree(tree)
+        members = [stat.identity for stat in alive(tree)]
+        assert len(members) == TREE_SIZE
+        began = time.monotonic()
+        owner.kill()
+        eventually(lambda members=members: not any(map(processes.is_alive, members)), lambda: members)  # type: ignore[misc]  # noqa: B023
+        seconds.append(time.monotonic() - began)
+        leave(owner)
+        assert alive(tree) == []
+        assert is_free(port)
+    seconds.sort()
+    for name, share in (("median", 0.5), ("p99", 0.99), ("longest", 1.0)):
+        text = f"{seconds[min(int(share * len(seconds)), len(seconds) - 1)]:.3f} s"
+        record_property(name, text)
+        print(f"a tree of six after SIGKILL of its owner, {len(seconds)} rounds: {name} {text}")
 
 
 @pytest.mark.parametrize("how", ["exit", "raise"])
@@ -159,6 +182,7 @@ def test_interrupt_during_a_start_leaves_nothing(tmp_path: Path) -> None:
     leave(owner)
 
 
+@LIMIT
 def test_interrupt_at_any_moment_of_a_start_is_enough(tmp_path: Path) -> None:
     """The owner lives on after Ctrl-C, and has no engine any more."""
     rng = random.Random(None if LONG else 15)
@@ -175,6 +199,29 @@ def test_interrupt_at_any_moment_of_a_start_is_enough(tmp_path: Path) -> None:
             assert is_free(port)
         finally:
             leave(owner)
+
+
+@pytest.mark.parametrize("backend", ["custom", "vllm", "sglang"])
+def test_start_and_stop_import_nothing(tmp_path: Path, backend: str) -> None:
+    """Python may lose a Ctrl-C that comes during an import."""
+    python = str(fake_programs.install(tmp_path / "bin") / "python")
+    code = """
+        import sys
+        from inference_server import CustomServer, create_server
+        fake, backend, python, port, output = sys.argv[1:]
+        arguments = {"port": int(port), "output_dir": output}
+        if backend == "custom":
+            server = CustomServer("m", [sys.executable, fake, "--port", port, "--model", "m"], **arguments)
+        else:
+            server = create_server(backend, "m", config={"binary_path": python}, **arguments)
+        before = set(sys.modules)
+        server.start()
+        server.stop()
+        print(sorted(set(sys.modules) - before))
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(FAKE), backend, python, str(free_port()), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -206,6 +253,7 @@ def test_first_process_killed_takes_its_workers_along(make_server: Make, tmp_pat
     assert server.is_running
 
 
+@LIMIT
 def test_starts_and_stops_leave_no_zombie(make_server: Make) -> None:
     server = make_server()
     before = {stat.identity for stat in processes.all_processes() if stat.parent == os.getpid()}

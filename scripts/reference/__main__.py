@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.reference import chart, kinds, metrics, pictures, reasons, routes, settings
+from scripts.reference import chart, inference_command, kinds, metrics, pictures, reasons, routes, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,7 @@ def pages() -> dict[str, str]:
         "../../charts/patio/values.schema.json": chart.write_schema(patio),
         "crds.md": kinds.write(patio / "crds"),
         "helm-values.md": chart.write_values(patio),
+        "inference-server.md": inference_command.write(),
         "http-routes.md": routes.write(ROOT / "docs/openapi.json"),
         "metrics.md": metrics.write(),
         "rbac.md": chart.write_rights(patio / "templates" / name for name in chart.RBAC),

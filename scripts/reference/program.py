@@ -15,6 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+import inference_server.command_line
+import inference_server.exit_codes
 import patio.metrics.self_metrics
 import patio_operator.settings
 import patio_protocol.errors
@@ -93,6 +95,39 @@ def sidecar_variables() -> list[Setting]:
         text, _, default = meaning.partition("; default")
         found.append(Setting((name,), text, default.strip(" :")))
     return found
+
+
+@dataclass(frozen=True)
+class InferenceCommand:
+    """One command of `inference-server`."""
+
+    name: str
+    usage: str
+    description: str
+    options: tuple[Setting, ...]
+
+
+def inference_commands() -> list[InferenceCommand]:
+    """Return the commands of `inference-server`, in the order of its help."""
+    found = []
+    for name, parser in inference_server.command_line.parsers()[1].items():
+        options = tuple(
+            Setting(tuple(action.option_strings) or (str(action.metavar),), action.help or "")
+            for action in parser._actions
+            if not isinstance(action, argparse._HelpAction)
+        )
+        usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+        found.append(InferenceCommand(name, usage, " ".join((parser.description or "").split()), options))
+    return found
+
+
+def inference_exit_codes() -> list[tuple[int, str, tuple[str, ...]]]:
+    """Return each exit code of `inference-server`: its meaning, and the causes that it stands for."""
+    codes = inference_server.exit_codes
+    return [
+        (code, meaning, tuple(cause.value for cause, by in codes.BY_CAUSE.items() if by == code))
+        for code, meaning in codes.MEANINGS.items()
+    ]
 
 
 def operator_settings_source() -> str:

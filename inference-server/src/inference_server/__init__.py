@@ -14,6 +14,7 @@ from inference_server.errors import (
     Cause,
     CleanupError,
     EngineError,
+    FleetStartupError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
         AsyncVLLMServer,
         create_async_server,
     )
+    from inference_server.checks import CheckItem, CheckReport
     from inference_server.cleanup import CleanupReport
+    from inference_server.fleet import Fleet, fleet_from_config, start_many
     from inference_server.recording import Profile
     from inference_server.stopping import StopPlan, StopReport
 
@@ -39,10 +42,14 @@ __all__ = [
     "AsyncSGLangServer",
     "AsyncVLLMServer",
     "Cause",
+    "CheckItem",
+    "CheckReport",
     "CleanupError",
     "CleanupReport",
     "CustomServer",
     "EngineError",
+    "Fleet",
+    "FleetStartupError",
     "InferenceServer",
     "InferenceServerError",
     "Profile",
@@ -55,10 +62,12 @@ __all__ = [
     "VLLMServer",
     "create_async_server",
     "create_server",
+    "fleet_from_config",
     "load_server_config",
     "normalize_server_args",
     "register_backend",
     "server_from_config",
+    "start_many",
     "start_server_from_config",
 ]
 
@@ -66,8 +75,13 @@ _LATER = {
     "AsyncInferenceServer": "async_server",
     "AsyncSGLangServer": "async_server",
     "AsyncVLLMServer": "async_server",
+    "CheckItem": "checks",
+    "CheckReport": "checks",
     "CleanupReport": "cleanup",
+    "Fleet": "fleet",
     "Profile": "recording",
+    "fleet_from_config": "fleet",
+    "start_many": "fleet",
     "StopPlan": "stopping",
     "StopReport": "stopping",
     "create_async_server": "async_server",

@@ -239,13 +239,18 @@ def review(words: Sequence[str], options: OptionTable, *, removed: str = "transl
     return Review(tuple(kept), tuple(findings))
 
 
+def is_secret_option(name: str) -> bool:
+    """Whether an option's value is a secret; `_` is as good as `-`."""
+    return (name[:2] + name[2:].replace("_", "-")) in SECRET_OPTIONS
+
+
 def mask_command(words: Iterable[str]) -> list[str]:
     """Return a command line in which no value of a secret option can be read."""
     masked: list[str] = []
     secret = False
     for word in words:
         name, equals, _ = word.partition("=")
-        is_secret = (name[:2] + name[2:].replace("_", "-")) in SECRET_OPTIONS
+        is_secret = is_secret_option(name)
         if is_secret:
             masked.append(name + equals + (MASK if equals else ""))
         else:

@@ -15,10 +15,11 @@ from inference_server.server import InferenceServer
 if TYPE_CHECKING:
     import shutil
 
-    from inference_server import arguments, endpoints, engine_probe, hooks, options
+    from inference_server import arguments, checks, endpoints, engine_probe, hooks, options
 else:
     shutil = Deferred("shutil")
     arguments = Deferred("inference_server.arguments")
+    checks = Deferred("inference_server.checks")
     endpoints = Deferred("inference_server.endpoints")
     engine_probe = Deferred("inference_server.engine_probe")
     hooks = Deferred("inference_server.hooks")
@@ -92,19 +93,28 @@ class _Engine(InferenceServer):
             hint="set config['binary_path'] to the interpreter of the environment that has %s" % self.engine,
         )
 
+    def check_program(self, environment: dict[str, str]) -> list[checks.CheckItem]:
+        """Return what is found about the interpreter, and about the engine's options."""
+        try:
+            installed = self._find_interpreter(environment)
+        except ServerStartupError as error:
+            return [checks.about_error("program", error)]
+        version = installed.version or "of an unknown version"
+        items = [checks.CheckItem("program", checks.FINE, "%s has %s %s" % (self.binary_path, self.engine, version))]
+        try:
+            result, certain = self._judge_options(installed)
+        except ServerStartupError as error:
+            return [*items, checks.about_error("options", error)]
+        if result is None:
+            return items
+        if not (certain and result.unknown):
+            self.set_launch_arguments(result.words)
+        return [*items, *checks.about_options(result, certain)]
+
     def _review_arguments(self, installed: engine_probe.Installed) -> None:
-        table = options.options_of(self.engine)
-        removed = str(self.config.get("removed_args", "translate"))
-        if removed not in REMOVED_ARGS:
-            raise ServerStartupError(
-                "config['removed_args'] must be one of %s, not %r" % (", ".join(REMOVED_ARGS), removed),
-                cause=Cause.INVALID_VALUE,
-            )
-        if table is None or removed == "pass":
+        result, certain = self._judge_options(installed)
+        if result is None:
             return
-        # An option may be new or gone in another version: only the version of the table is certain.
-        certain = installed.version.split("+")[0] == table.version
-        result = arguments.review(self.get_launch_arguments(), table, removed=removed if certain else "error")
         for finding in result.findings:
             self.logger.warning("%s%s", finding.message, ": " + finding.hint if finding.hint else "")
         if certain and result.unknown:
@@ -114,6 +124,22 @@ class _Engine(InferenceServer):
                 hint="; ".join(finding.hint for finding in result.unknown if finding.hint),
             )
         self.set_launch_arguments(result.words)
+
+    def _judge_options(self, installed: engine_probe.Installed) -> tuple[arguments.Review | None, bool]:
+        """Return what is found about the options, and whether the table is that of the installed version."""
+        table = options.options_of(self.engine)
+        removed = str(self.config.get("removed_args", "translate"))
+        if removed not in REMOVED_ARGS:
+            raise ServerStartupError(
+                "config['removed_args'] must be one of %s, not %r" % (", ".join(REMOVED_ARGS), removed),
+                cause=Cause.INVALID_VALUE,
+            )
+        if table is None or removed == "pass":
+            return None, False
+        # An option may be new or gone in another version: only the version of the table is certain.
+        certain = installed.version.split("+")[0] == table.version
+        words = self.get_launch_arguments()
+        return arguments.review(words, table, removed=removed if certain else "error"), certain
 
 
 class VLLMServer(_Engine):

@@ -1,7 +1,8 @@
 """Modules that are imported at their first use, so that an import of the package costs less than 50 ms.
 
-A server that is made and never started, or a program that only has it in an import, needs none of them. Where one is
-used, a block for type checkers imports the same name as usual, so that types and import contracts hold.
+A program that only has it in an import needs none of them; a server that is made imports what its start will need
+(`server.NEEDED`). Where one is used, a block for type checkers imports the same name as usual, so that types and
+import contracts hold.
 """
 
 from __future__ import annotations

@@ -96,6 +96,36 @@ class ServerTimeoutError(ServerStartupError):
     """The server was not ready in time, or made no progress for too long."""
 
 
+class FleetStartupError(ServerStartupError):
+    """Servers of a fleet did not become ready, so the others were stopped too.
+
+    Cause, hint, log, exit code and command are those of the first that failed.
+
+    Attributes:
+        failures: each server that failed, by its name, with its error.
+        stopped: the names of those that were stopped for it.
+    """
+
+    def __init__(self, failures: Sequence[tuple[str, BaseException]], stopped: Sequence[str], count: int) -> None:
+        first = failures[0][1]
+        startup = first if isinstance(first, ServerStartupError) else None
+        causes = "; ".join(
+            "%s: %s" % (name, error.message if isinstance(error, ServerStartupError) else error)
+            for name, error in failures
+        )
+        super().__init__(
+            "%d of %d servers did not start: %s%s"
+            % (len(failures), count, causes, ". Stopped for that: %s" % ", ".join(stopped) if stopped else ""),
+            cause=startup.cause if startup else Cause.UNKNOWN,
+            hint=startup.hint if startup else "",
+            log_tail=startup.log_tail if startup else "",
+            exit_code=startup.exit_code if startup else None,
+            command=startup.command if startup else (),
+        )
+        self.failures = tuple(failures)
+        self.stopped = tuple(stopped)
+
+
 class CleanupError(InferenceServerError):
     """Processes of the engine were left after a stop. Raised only if `strict_cleanup` is set."""
 

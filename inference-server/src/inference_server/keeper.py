@@ -1,7 +1,8 @@
 """The keeper: a small process between the owner and its engine, so that no process of the engine outlives the owner.
 
-It is run as a script (`python -I -S keeper.py CONTROL STDOUT STDERR OWNER`), imports nothing but what the interpreter
-has built in and ctypes, and sleeps until something happens. It is a child subreaper, so a process that leaves its
+It is run as a script (`python -I -S keeper.py CONTROL STDOUT STDERR OWNER FILE`), imports nothing but what the
+interpreter has built in and ctypes, and sleeps until something happens. FILE is for those who look at the processes of
+the machine: where the owner writes about this run. It is a child subreaper, so a process that leaves its
 session or loses its parent comes to the keeper and not to PID 1. One socket is order channel and lifeline: when the
 owner is gone, for whatever reason, the kernel closes the socket, and the keeper kills every descendant. A pidfd of
 the owner says the same if another process still holds the owner's end. The engine dies with the keeper
@@ -260,5 +261,5 @@ def keep(control: int, stdout: int, stderr: int, owner: int) -> None:
 
 
 if __name__ == "__main__":
-    keep(*[int(word) for word in sys.argv[1:]])
+    keep(*[int(word) for word in sys.argv[1:5]])
     os._exit(0)  # the owner waits for this end: nothing is left to tidy up

@@ -1,7 +1,7 @@
 """Reads the tables of the engines' options, once each, when they are first needed.
 
-The files in `engine_options/` were made from the parsers of vLLM 0.32.0 and SGLang 0.5.23. What is known about
-options that were removed is below; `arguments` uses both.
+The files in `engine_options/` are of vLLM 0.32.0 and SGLang 0.5.23; `scripts/engine_options.py` writes such a file from
+the parser of an installed engine. What is known about options that were removed is below; `arguments` uses both.
 """
 
 from __future__ import annotations

@@ -91,14 +91,19 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Return a port that is free at this moment.
+def chosen_range() -> tuple[int, int]:
+    """Return the first and the last port that a free one is chosen from.
 
     Not one of those that the kernel gives to outgoing connections: a server that is started again on its port would
-    find it taken by some client.
+    find it taken by some client. The last is below the first if nothing is known of the kernel's ports.
     """
-    first, last = LOWEST_CHOSEN, first_ephemeral() - 1
-    for _ in range(ATTEMPTS if last > first else 0):
+    return LOWEST_CHOSEN, first_ephemeral() - 1
+
+
+def free_port(between: tuple[int, int] | None = None) -> int:
+    """Return a port that is free at this moment, of `chosen_range` or of a part of it."""
+    first, last = between or chosen_range()
+    for _ in range(ATTEMPTS if last >= first else 0):
         port = first + int.from_bytes(os.urandom(4), "big") % (last - first + 1)
         if is_free(port):
             return port

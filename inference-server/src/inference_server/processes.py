@@ -64,6 +64,12 @@ def stat_of(pid: int) -> Stat | None:
         return None
 
 
+def identity_of(pid: int) -> Identity:
+    """Return a process's identity; off Linux, or if there is no such process, the start is 0."""
+    stat = stat_of(pid)
+    return stat.identity if stat is not None else Identity(pid, 0)
+
+
 def is_alive(identity: Identity) -> bool:
     """Whether exactly this process is alive; a zombie and a reused pid are not."""
     stat = stat_of(identity.pid)
@@ -134,11 +140,17 @@ def send_signal(identity: Identity, number: int) -> bool:
 
 def cmdline_of(pid: int) -> str:
     """Return a process's command line with spaces, or an empty text."""
+    return " ".join(words_of(pid)).encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def words_of(pid: int) -> list[str]:
+    """Return a process's command line word by word; nothing of a process that cannot be seen."""
     try:
         with open("%s/%d/cmdline" % (PROC, pid), "rb") as file:
-            return file.read(MAX_COMMAND).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            data = file.read(MAX_COMMAND)
     except OSError:
-        return ""
+        return []
+    return [os.fsdecode(word) for word in data.rstrip(b"\0").split(b"\0")] if data else []
 
 
 def has_variable(pid: int, text: bytes) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from inference_server import (
         arguments,
+        checks,
         cleanup,
         configuration,
         diagnosis,
@@ -44,12 +45,16 @@ if TYPE_CHECKING:
         gpu_memory,
         http_check,
         logs,
+        masking,
         phases,
         ports,
+        preflight,
         processes,
         profiles,
         profiling,
         recording,
+        run_file,
+        run_record,
         stall_detection,
         stopping,
         supervision,
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
 else:
     shlex, shutil, addresses = Deferred("shlex"), Deferred("shutil"), Deferred("urllib.parse")
     arguments = Deferred("inference_server.arguments")
+    checks = Deferred("inference_server.checks")
     cleanup = Deferred("inference_server.cleanup")
     configuration = Deferred("inference_server.configuration")
     diagnosis = Deferred("inference_server.diagnosis")
@@ -66,12 +72,16 @@ else:
     gpu = Deferred("inference_server.gpu")
     http_check = Deferred("inference_server.http_check")
     logs = Deferred("inference_server.logs")
+    masking = Deferred("inference_server.masking")
     phases = Deferred("inference_server.phases")
     ports = Deferred("inference_server.ports")
+    preflight = Deferred("inference_server.preflight")
     processes = Deferred("inference_server.processes")
     profiles = Deferred("inference_server.profiles")
     profiling = Deferred("inference_server.profiling")
     recording = Deferred("inference_server.recording")
+    run_file = Deferred("inference_server.run_file")
+    run_record = Deferred("inference_server.run_record")
     stall_detection = Deferred("inference_server.stall_detection")
     stopping = Deferred("inference_server.stopping")
     supervision = Deferred("inference_server.supervision")
@@ -90,11 +100,24 @@ FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
 
-NEEDED_BY_A_STOP = ("cleanup", "diagnosis", "recording", "stopping")
-"""Modules that a start imports: a stop must work when the process has no file descriptor or memory for an import."""
+NEEDED = (
+    *("arguments", "cleanup", "diagnosis", "endpoints", "engine_probe", "gpu", "http_check", "logs", "masking"),
+    *("phases", "ports", "processes", "profiles", "profiling", "recording", "run_file", "stall_detection"),
+    *("stopping", "supervision", "watch"),
+)
+"""Modules that are imported when a server is made, so that starts and stops import nothing.
+
+A Ctrl-C that comes during an import can be lost: Python only prints what its import system's own callbacks raise. And a
+stop must work when the process has no file descriptor or memory for an import.
+"""
+
+NEEDED_OF_PYTHON = ("http.client", "shlex", "shutil", "urllib.parse", "encodings.idna")
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
+
+MAX_LOG_BYTES = 256 * 1024 * 1024
+"""A log that is larger is rotated."""
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 Self = TypeVar("Self", bound="InferenceServer")
@@ -111,6 +134,7 @@ class InferenceServer(abc.ABC):
         phases: the seconds after the start at which each phase began.
         stop_report: what the last stop did.
         cleanup_report: what `debug_mode` found after the last stop.
+        run_file: where all of this is written down for other processes.
         profile_files: what a profiler wrote that recorded the whole life of the engine; known after the stop.
     """
 
@@ -132,6 +156,7 @@ class InferenceServer(abc.ABC):
         profile: Mapping[str, Any] | None = None,
         gpu_release_timeout: float = 30,
         env_mode: str = "inherit",
+        max_log_bytes: int = MAX_LOG_BYTES,
         on_phase: Callable[[str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
@@ -153,13 +178,18 @@ class InferenceServer(abc.ABC):
         self.profile_config = profile
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
+        self.max_log_bytes = int(max_log_bytes)
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
+        for name in (*("inference_server." + module for module in NEEDED), *NEEDED_OF_PYTHON):
+            __import__(name)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
         self.error_log_file = self.output_dir / ("%s_server_error.log" % name)
+        self.run_file = run_file.RunFile(self.output_dir / run_file.NAME, self.logger)
+        self.owned_by = run_record.LIBRARY
         self.process: supervision.EngineProcess | None = None
         self.process_group_id: int | None = None
         self.tracked_pids: set[int] = set()
@@ -174,6 +204,8 @@ class InferenceServer(abc.ABC):
         self._binary_path: str | None = None
         self._lifecycle = threading.RLock()
         self._cancelled = threading.Event()
+        self._stops_waiting = 0
+        self._counting = threading.Lock()
         self._heartbeat: watch.Heartbeat | None = None
         self._follower: logs.LogFollower | None = None
         self.profile_files: tuple[Path, ...] = ()
@@ -181,6 +213,7 @@ class InferenceServer(abc.ABC):
         self._application: processes.Identity | None = None
         self._tracked: set[processes.Identity] = set()
         self._command: list[str] = []
+        self._secrets: tuple[str, ...] = ()
         self._owner = os.getpid()
         self._environment: dict[str, str] = {}
         self._gpu: gpu.GpuWatch | None = None
@@ -264,6 +297,37 @@ class InferenceServer(abc.ABC):
     def binary_path(self, value: str) -> None:
         self._binary_path = value
 
+    # Check
+
+    def check(self) -> checks.CheckReport:
+        """Return what would be started, and what is in its way. Starts nothing."""
+        environment = self.get_base_env()
+        items = self.check_program(environment)  # first: it may choose another interpreter
+        wanted = self.profile_config if self.profile_config is not None else self.config.get("profile")
+        items += preflight.profiler_items(wanted, str(self.output_dir), environment)
+        items += preflight.inspect(
+            engine=self.get_backend_name(),
+            model=self.model,
+            port=self.port,
+            holders=_holders(self.port),
+            words=self.get_launch_arguments(),
+            environment=environment,
+            output_dir=str(self.output_dir),
+            has_model=bool(self.expected_models()),
+        )
+        command = [str(word) for word in self.get_launch_command()]
+        secrets = masking.secret_values(command, environment)
+        return checks.CheckReport(
+            "%s on port %d" % (self.get_backend_name(), self.port),
+            tuple(masking.mask_words(command, secrets)),
+            masking.mask_variables(_beyond_ours(environment), secrets),
+            tuple(items),
+        )
+
+    def check_program(self, environment: dict[str, str]) -> list[checks.CheckItem]:
+        """Return what is found about the program that the command begins with, and about its options."""
+        return [preflight.program_item(str(self.get_launch_command()[0]), environment)]
+
     # Start
 
     def start(self) -> bool:
@@ -278,8 +342,10 @@ class InferenceServer(abc.ABC):
             if self.is_running:
                 self.logger.warning("the server is already running")
                 return True
-            self.launch()
-            return self.wait_until_ready()
+            with self._abandoned_if_it_fails():  # between its two parts, too
+                self.launch()
+                self.wait_until_ready()
+            return True
 
     def launch(self) -> None:
         """Start the engine and return at once; `wait_until_ready` does the rest of `start`.
@@ -328,6 +394,7 @@ class InferenceServer(abc.ABC):
         except BaseException as error:
             # Ctrl-C too: nothing may stay behind.
             self._abandon()
+            self._note_failure(error)
             self._set_state("dead")
             if isinstance(error, (InferenceServerError, KeyboardInterrupt, SystemExit)) or not isinstance(
                 error, Exception
@@ -347,21 +414,18 @@ class InferenceServer(abc.ABC):
         self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread
         self._heartbeat.start()
-        process.on_exit = self._died
+        process.on_exit = lambda: self._died(process)
         if process.poll() is not None:
-            self._died()
+            self._died(process)
 
     def _launch(self) -> supervision.EngineProcess:
         environment = self.get_base_env()
         if not ports.is_free(self.port):
-            holders = ", ".join(
-                "%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in ports.holders(self.port)
-            )
             raise ServerStartupError(
                 "port %d is in use" % self.port,
                 cause=Cause.PORT_IN_USE,
                 hint="it is held by %s; stop that, or choose another port"
-                % (holders or "a connection, or a process of another user"),
+                % (_holders(self.port) or "a connection, or a process of another user"),
             )
         version = self.prepare(environment)
         self._profiles, self.profile_files = self._make_profiles(), ()
@@ -373,6 +437,7 @@ class InferenceServer(abc.ABC):
             "server-%d-%d" % (os.getpid(), self.port),
         )
         self._command = command
+        self._secrets = masking.secret_values(command, environment)
         self._require_program(command[0], environment)
         self.logger.info("starting %s: %s", self.get_backend_name(), self._masked())
         for path in (self.log_file, self.error_log_file):
@@ -381,17 +446,54 @@ class InferenceServer(abc.ABC):
         self.phase, self.phases = "", {}
         self._application = None
         self._tracked = set()
-        for name in NEEDED_BY_A_STOP:
-            __import__("inference_server." + name)
         self._environment = environment
         gpu_reader = gpu.find_reader()
         self._gpu = gpu.GpuWatch(gpu_reader) if gpu_reader is not None else None
-        with self.log_file.open("wb") as output, self.error_log_file.open("wb") as errors:
+        written = os.path.abspath(self.run_file.path)
+        # Appending: what is emptied while the engine writes begins at its beginning again.
+        with self.log_file.open("ab") as output, self.error_log_file.open("ab") as errors:
             # Held before it runs anything: Ctrl-C may come between any two lines.
-            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno())
+            self.process = supervision.hire_keeper(command, output.fileno(), errors.fileno(), written)
+        self.run_file.begin(self._new_record(self.process, environment))
         self.process.start(os.getcwd(), environment)
         self.process_group_id = self.process.pid
+        versions = dict(run_file.own_versions(), **({"engine": ".".join(map(str, version))} if version else {}))
+        self.run_file.note(engine=processes.identity_of(self.process.pid), versions=versions)
         return self.process
+
+    def _new_record(self, process: supervision.EngineProcess, environment: Mapping[str, str]) -> run_record.RunRecord:
+        return run_record.RunRecord(
+            backend=self.get_backend_name(),
+            model=self.model,
+            port=self.port,
+            url=self.server_url,
+            state=self.state,
+            output_dir=os.path.abspath(self.output_dir),
+            log_file=os.path.abspath(self.log_file),
+            error_log_file=os.path.abspath(self.error_log_file),
+            command=tuple(self.masked_command()),
+            working_directory=os.getcwd(),
+            environment=masking.mask_variables(_beyond_ours(environment), self._secrets),
+            endpoints=self.list_endpoints(),
+            versions={},
+            owner=processes.identity_of(os.getpid()),
+            owned_by=self.owned_by,
+            keeper=processes.identity_of(process.keeper_pid),
+            engine=None,
+            started_at=run_file.now_text(),
+            stop_timeout=self.get_stop_plan().longest + float(self.gpu_release_timeout),
+        )
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Write down why a start failed."""
+        startup = error if isinstance(error, ServerStartupError) else None
+        values = {
+            "cause": (startup.cause if startup else Cause.UNKNOWN).value,
+            "message": startup.message if startup else str(error) or type(error).__name__,
+            "hint": startup.hint if startup else "",
+            "exit_code": startup.exit_code if startup else None,
+        }
+        self.run_file.note(error=values, ended_at=run_file.now_text())
 
     def _make_profiles(self) -> profiles.Profiles:
         wanted = self.profile_config if self.profile_config is not None else self.config.get("profile")
@@ -406,7 +508,7 @@ class InferenceServer(abc.ABC):
                 "there is no program %s" % program,
                 cause=Cause.NOT_FOUND,
                 hint="install it, or set config['binary_path'] to where it is",
-                command=arguments.mask_command(self._command),
+                command=self.masked_command(),
             )
 
     def _wait_until_ready(self, process: supervision.EngineProcess) -> None:
@@ -420,7 +522,8 @@ class InferenceServer(abc.ABC):
             if process.poll() is not None:
                 self._read_log(began)
                 raise self._ended_early(process)
-            if self._cancelled.is_set():
+            # A stop that came before this start began waits for the lifecycle's lock.
+            if self._cancelled.is_set() or self._stops_waiting:
                 raise ServerStartupError("the server was stopped while it started")
             left = until - time.monotonic()
             if self._answers(self.get_readiness_endpoints(), min(PROBE_SECONDS, max(left, 0.1))):
@@ -473,15 +576,13 @@ class InferenceServer(abc.ABC):
         if self.config.get("verify_port", True) and address.hostname in LOCAL_HOSTS and address.port:
             held = ports.is_held_by(address.port, [stat.identity.pid for stat in members])
             if held is False:
-                pids = ports.holders(address.port)
-                holders = ", ".join("%s (pid %d)" % (processes.cmdline_of(pid)[:80], pid) for pid in pids)
                 raise ServerStartupError(
                     "the server that answers on port %d is not the one that was started" % address.port,
                     cause=Cause.FOREIGN_SERVER,
                     hint="%s listens there; stop that, or choose another port"
-                    % (holders or "a process of another user"),
+                    % (_holders(address.port) or "a process of another user"),
                     log_tail=self._tail(),
-                    command=arguments.mask_command(self._command),
+                    command=self.masked_command(),
                 )
         expected = self.expected_models()
         models_url = self.list_endpoints().get("models")
@@ -495,7 +596,7 @@ class InferenceServer(abc.ABC):
                     cause=Cause.WRONG_MODEL,
                     hint="it serves %s" % (", ".join(sorted(ids)) or "no model"),
                     log_tail=self._tail(),
-                    command=arguments.mask_command(self._command),
+                    command=self.masked_command(),
                 )
 
     def _ended_early(self, process: supervision.EngineProcess) -> ServerStartupError:
@@ -504,24 +605,37 @@ class InferenceServer(abc.ABC):
         how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
         message = "Failed to start server: it ended with %s (%s)" % (how, found.cause.value)
         return ServerStartupError(
-            message + (": " + found.line[:500] if found.line else ""),
+            self.mask(message + (": " + found.line[:500] if found.line else "")),
             cause=found.cause,
-            hint=found.hint,
+            hint=self.mask(found.hint),
             log_tail=self._tail(),
             exit_code=code,
-            command=arguments.mask_command(self._command),
+            command=self.masked_command(),
         )
 
     def _too_late(self, cause: Cause, message: str, hint: str) -> ServerTimeoutError:
-        return ServerTimeoutError(
-            message, cause=cause, hint=hint, log_tail=self._tail(), command=arguments.mask_command(self._command)
-        )
+        return ServerTimeoutError(message, cause=cause, hint=hint, log_tail=self._tail(), command=self.masked_command())
+
+    def log_tail(self, count: int = 20) -> str:
+        """Return the last lines of the engine's output, with secrets masked."""
+        if self._follower is None:
+            return ""
+        self._follower.read()
+        return self.mask(self._follower.tail(count))
+
+    def mask(self, text: str) -> str:
+        """Return a text without the secrets of this server's command and variables."""
+        return masking.mask_text(text, self._secrets)
+
+    def masked_command(self) -> list[str]:
+        """Return the command of the last start, word by word, with secrets masked."""
+        return masking.mask_words(self._command, self._secrets)
 
     def _tail(self) -> str:
-        return self._follower.tail() if self._follower else ""
+        return self.mask(self._follower.tail()) if self._follower else ""
 
     def _masked(self) -> str:
-        return " ".join(shlex.quote(word) for word in arguments.mask_command(self._command))
+        return " ".join(shlex.quote(word) for word in self.masked_command())
 
     def _read_log(self, began: float) -> None:
         for line in self._follower.read() if self._follower else ():
@@ -534,6 +648,7 @@ class InferenceServer(abc.ABC):
             return
         self.phases[phase] = time.monotonic() - began
         self.phase = phase
+        self.run_file.note(phase=phase, phases={name: round(at, 3) for name, at in self.phases.items()})
         if self.on_phase is not None:
             self.on_phase(phase)
 
@@ -675,6 +790,8 @@ class InferenceServer(abc.ABC):
         if process is None or process.poll() is not None:
             return False
         self._track(process.members())
+        for path in (self.log_file, self.error_log_file):
+            logs.rotate(path, self.max_log_bytes)
         return self.probe()
 
     def _heard(self, well: bool, failures: int) -> None:
@@ -685,23 +802,29 @@ class InferenceServer(abc.ABC):
             self.logger.warning("the heartbeat failed (%d in a row)", failures)
         self._set_state("ready" if well else "degraded" if failures < FAILURES_UNTIL_UNHEALTHY else "unhealthy")
 
-    def _died(self) -> None:
+    def _died(self, process: supervision.EngineProcess) -> None:
         """The engine ended without being asked to."""
-        process = self.process
-        if process is None or self.state in ("stopping", "stopped", "dead"):
-            return
-        self.is_running = False
-        self.last_heartbeat_success = False
-        if self._follower is not None:
-            self._follower.read()
-        found = diagnosis.diagnose(self._follower.lines() if self._follower else [], process.poll())
-        self.logger.error("the server ended with code %s (%s). %s", process.poll(), found.cause.value, found.hint)
-        self._set_state("dead")
+        with self._lifecycle:  # the caller may already be starting the next one, or stopping
+            if self.process is not process or self.state in ("stopping", "stopped", "dead"):
+                return
+            self.is_running = False
+            self.last_heartbeat_success = False
+            if self._follower is not None:
+                self._follower.read()
+            code = process.poll()
+            found = diagnosis.diagnose(self._follower.lines() if self._follower else [], code)
+            hint = self.mask(found.hint)
+            self.logger.error("the server ended with code %s (%s). %s", code, found.cause.value, hint)
+            message = "the server ended with code %s" % code
+            error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
+            self.run_file.note(error=error, ended_at=run_file.now_text())
+            self._set_state("dead")
 
     def _set_state(self, state: str) -> None:
         if state == self.state:
             return
         self.state = state
+        self.run_file.note(state=state)
         if self.on_change is not None:
             self.on_change(state)
 
@@ -742,7 +865,7 @@ class InferenceServer(abc.ABC):
         starting = self.process
         if self._in_start and starting is not None:
             starting.kill()  # so that the start ends at once, whatever it waits for
-        with self._lifecycle:
+        with self._before_any_start():
             process = self.process
             if process is None or (process.has_gone() and self.state == "stopped"):
                 self.logger.warning("the server is not running")
@@ -766,11 +889,27 @@ class InferenceServer(abc.ABC):
                 self._end_heartbeat()
                 self._set_state("stopped")
             self.stop_report = report
+            self.run_file.note(stop=run_record.stop_values(report), ended_at=run_file.now_text())
             self.logger.info("the server stopped in %.1f s with code %s", report.seconds, report.exit_code)
             if self.debug_mode:
                 self._verify_cleanup(process)
             self._collect_profile(report)
             return report
+
+    @contextlib.contextmanager
+    def _before_any_start(self) -> Iterator[None]:
+        """Hold the lifecycle's lock; a start that has it, or gets it first, ends at once."""
+        with self._counting:
+            self._stops_waiting += 1
+        try:
+            self._lifecycle.acquire()
+        finally:
+            with self._counting:
+                self._stops_waiting -= 1
+        try:
+            yield
+        finally:
+            self._lifecycle.release()
 
     def kill(self) -> None:
         """End every process of the server at once, without a word. What is being recorded is lost."""
@@ -911,3 +1050,14 @@ class InferenceServer(abc.ABC):
             if error is None:
                 raise
             self.logger.error("%s", missing)
+
+
+def _holders(port: int) -> str:
+    """Return who listens on a port, for people."""
+    found = ((pid, " ".join(masking.mask_words(processes.words_of(pid)))) for pid in ports.holders(port))
+    return ", ".join("%s (pid %d)" % (words[:80].encode("utf-8", "replace").decode(), pid) for pid, words in found)
+
+
+def _beyond_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that this process does not have, or has with another value."""
+    return {name: value for name, value in environment.items() if os.environ.get(name) != value}

@@ -29,6 +29,11 @@ class StopPlan:
     group_seconds: float = GROUP_SECONDS
     kill_seconds: float = KILL_SECONDS
 
+    @property
+    def longest(self) -> float:
+        """The seconds after which a stop has ended, whatever the engine does."""
+        return self.leader_seconds + self.group_seconds + self.kill_seconds
+
 
 @dataclass(frozen=True)
 class Step:

@@ -246,16 +246,17 @@ class EngineProcess:
             time.sleep(0.01)
 
 
-def hire_keeper(command: Sequence[str], stdout: int, stderr: int) -> EngineProcess:
+def hire_keeper(command: Sequence[str], stdout: int, stderr: int, run_file: str) -> EngineProcess:
     """Start a keeper for a command, which runs only after `start`: so that the caller can hold it before anything runs.
 
-    `stdout` and `stderr` are file descriptors, which the caller closes.
+    `stdout` and `stderr` are file descriptors, which the caller closes. `run_file` is the absolute path of the run's
+    record, which the keeper's command line shows.
     """
     own_end, keeper_end = socket.socketpair()
     try:
         descriptors = (keeper_end.fileno(), stdout, stderr)
         keeper = subprocess.Popen(  # noqa: S603 - this interpreter, and our own file
-            [sys.executable, "-I", "-S", KEEPER, *(str(each) for each in descriptors), str(os.getpid())],
+            [sys.executable, "-I", "-S", KEEPER, *(str(each) for each in descriptors), str(os.getpid()), run_file],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
