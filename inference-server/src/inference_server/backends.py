@@ -5,25 +5,13 @@ from __future__ import annotations
 import abc
 import math
 import os
+import shutil
 import sys
-from typing import TYPE_CHECKING, Any, Sequence, cast
+from typing import Any, Sequence, cast
 
-from inference_server.deferred import Deferred
+from inference_server import arguments, checks, endpoints, engine_probe, hooks, options
 from inference_server.errors import Cause, ServerStartupError
 from inference_server.server import InferenceServer
-
-if TYPE_CHECKING:
-    import shutil
-
-    from inference_server import arguments, checks, endpoints, engine_probe, hooks, options
-else:
-    shutil = Deferred("shutil")
-    arguments = Deferred("inference_server.arguments")
-    checks = Deferred("inference_server.checks")
-    endpoints = Deferred("inference_server.endpoints")
-    engine_probe = Deferred("inference_server.engine_probe")
-    hooks = Deferred("inference_server.hooks")
-    options = Deferred("inference_server.options")
 
 REMOVED_ARGS = ("translate", "error", "pass")
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import Any, Mapping
 
+from inference_server import configuration
 from inference_server.backends import CustomServer, backend_class
-from inference_server.deferred import Deferred
 from inference_server.server import InferenceServer
-
-if TYPE_CHECKING:
-    from inference_server import configuration
-else:
-    configuration = Deferred("inference_server.configuration")
 
 MAX_FILE = 1024 * 1024
 """Bytes of a configuration file."""

@@ -6,6 +6,8 @@ calls.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - for the name of a host; an import during a start could lose a Ctrl-C
+import http.client
 import json
 from dataclasses import dataclass
 from typing import Any, Mapping
@@ -47,8 +49,6 @@ def post(url: str, content: Any, timeout: float, headers: Mapping[str, str] | No
 
 
 def _ask(method: str, url: str, timeout: float, headers: Mapping[str, str] | None, body: bytes | None) -> Answer | None:
-    import http.client  # half of what an import of the package would cost
-
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "localhost", parts.port, timeout=timeout)

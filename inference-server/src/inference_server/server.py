@@ -11,14 +11,43 @@ import abc
 import contextlib
 import logging
 import os
+import shlex
+import shutil
 import signal
 import threading
 import time
+import urllib.parse as addresses
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
+from typing import Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
-from inference_server.deferred import Deferred
+from inference_server import (
+    arguments,
+    checks,
+    cleanup,
+    configuration,
+    diagnosis,
+    endpoints,
+    engine_calls,
+    gpu,
+    gpu_memory,
+    http_check,
+    logs,
+    masking,
+    phases,
+    ports,
+    preflight,
+    processes,
+    profiles,
+    profiling,
+    recording,
+    run_file,
+    run_record,
+    stall_detection,
+    stopping,
+    supervision,
+    watch,
+)
 from inference_server.errors import (
     Cause,
     CleanupError,
@@ -27,65 +56,6 @@ from inference_server.errors import (
     ServerStartupError,
     ServerTimeoutError,
 )
-
-if TYPE_CHECKING:
-    import shlex
-    import shutil
-    import urllib.parse as addresses
-
-    from inference_server import (
-        arguments,
-        checks,
-        cleanup,
-        configuration,
-        diagnosis,
-        endpoints,
-        engine_calls,
-        gpu,
-        gpu_memory,
-        http_check,
-        logs,
-        masking,
-        phases,
-        ports,
-        preflight,
-        processes,
-        profiles,
-        profiling,
-        recording,
-        run_file,
-        run_record,
-        stall_detection,
-        stopping,
-        supervision,
-        watch,
-    )
-else:
-    shlex, shutil, addresses = Deferred("shlex"), Deferred("shutil"), Deferred("urllib.parse")
-    arguments = Deferred("inference_server.arguments")
-    checks = Deferred("inference_server.checks")
-    cleanup = Deferred("inference_server.cleanup")
-    configuration = Deferred("inference_server.configuration")
-    diagnosis = Deferred("inference_server.diagnosis")
-    endpoints = Deferred("inference_server.endpoints")
-    engine_calls = Deferred("inference_server.engine_calls")
-    gpu = Deferred("inference_server.gpu")
-    http_check = Deferred("inference_server.http_check")
-    logs = Deferred("inference_server.logs")
-    masking = Deferred("inference_server.masking")
-    phases = Deferred("inference_server.phases")
-    ports = Deferred("inference_server.ports")
-    preflight = Deferred("inference_server.preflight")
-    processes = Deferred("inference_server.processes")
-    profiles = Deferred("inference_server.profiles")
-    profiling = Deferred("inference_server.profiling")
-    recording = Deferred("inference_server.recording")
-    run_file = Deferred("inference_server.run_file")
-    run_record = Deferred("inference_server.run_record")
-    stall_detection = Deferred("inference_server.stall_detection")
-    stopping = Deferred("inference_server.stopping")
-    supervision = Deferred("inference_server.supervision")
-    watch = Deferred("inference_server.watch")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two questions whether the server is ready. A death ends the pause at once."""
@@ -99,19 +69,6 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
-
-NEEDED = (
-    *("arguments", "cleanup", "diagnosis", "endpoints", "engine_probe", "gpu", "http_check", "logs", "masking"),
-    *("phases", "ports", "processes", "profiles", "profiling", "recording", "run_file", "stall_detection"),
-    *("stopping", "supervision", "watch"),
-)
-"""Modules that are imported when a server is made, so that starts and stops import nothing.
-
-A Ctrl-C that comes during an import can be lost: Python only prints what its import system's own callbacks raise. And a
-stop must work when the process has no file descriptor or memory for an import.
-"""
-
-NEEDED_OF_PYTHON = ("http.client", "shlex", "shutil", "urllib.parse", "encodings.idna")
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -182,8 +139,6 @@ class InferenceServer(abc.ABC):
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
-        for name in (*("inference_server." + module for module in NEEDED), *NEEDED_OF_PYTHON):
-            __import__(name)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         name = self.get_backend_name()
         self.log_file = self.output_dir / ("%s_server.log" % name)
