@@ -32,8 +32,9 @@ from patio_testing.deadline import DEADLINE
 Make = Callable[..., CustomServer]
 CODE = """
 import signal, sys
-# A shell's background jobs ignore Ctrl-C, and so do the tests in one, and their children.
+# A shell's background jobs ignore Ctrl-C, what nohup runs a hang-up, and so do the tests in one, and their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from inference_server.commands import main
 sys.exit(main())
 """
@@ -61,9 +62,9 @@ class Terminal:
 
     def begin(self, *words: str, ignored: int = 0) -> subprocess.Popen[str]:
         """Run the command and leave it running, with a signal ignored that its parent ignores."""
-        ignore = f"import signal; signal.signal({ignored}, signal.SIG_IGN)" if ignored else ""
+        ignore = f"signal.signal({ignored}, signal.SIG_IGN)\nfrom inference" if ignored else "from inference"
         return subprocess.Popen(
-            [*COMMAND[:2], ignore + COMMAND[2], *words],
+            [*COMMAND[:2], CODE.replace("from inference", ignore, 1), *words],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
