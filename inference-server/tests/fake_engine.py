@@ -16,6 +16,9 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar, Sequence
 
+GATE_SECONDS = 240.0
+"""How long a trace waits for a test that has failed."""
+
 
 def value_of(arguments: Sequence[str], *names: str, default: str = "") -> str:
     """Return the value of the last of these options."""
@@ -60,17 +63,25 @@ def grow_tree() -> None:
     note("leader")
 
 
-def write_trace(path: str, seconds: float) -> None:
-    """Write a trace in two parts, or an empty one, or none."""
+def wait_for_gate(folder: str, name: str) -> None:
+    """Wait until a test has made a file; at once without a folder."""
+    until = time.monotonic() + GATE_SECONDS
+    pause = threading.Event()
+    while folder and not os.path.exists(os.path.join(folder, name)) and time.monotonic() < until:
+        pause.wait(0.01)
+
+
+def write_trace(path: str, gates: str) -> None:
+    """Write a trace in two parts, each after its gate, or an empty one, or none."""
     kind = os.environ.get("FAKE_PROFILER", "")
-    time.sleep(seconds)
+    wait_for_gate(gates, "begin")
     if kind == "silent":
         return
     with open(path, "w") as file:
         if kind != "empty":
             file.write("half ")
             file.flush()
-            time.sleep(seconds)
+            wait_for_gate(gates, "end")
             file.write("trace")
 
 
@@ -138,11 +149,11 @@ class Handler(BaseHTTPRequestHandler):
             path = os.path.join(folder, prefix + "-rank0.pt.trace.json.gz")
             Handler.order = None
             if engine == "vllm":
-                write_trace(path, 0.0)
+                write_trace(path, "")
                 self.answer(200, {})
             else:
                 self.answer(200, {})
-                threading.Thread(target=write_trace, args=(path, 0.3)).start()
+                threading.Thread(target=write_trace, args=(path, os.environ.get("FAKE_GATES", ""))).start()
 
     def answer(self, status: int, content: dict[str, object]) -> None:
         """Send JSON."""

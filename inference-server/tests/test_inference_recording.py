@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,22 @@ def test_window_of_vllm_leaves_a_trace(make: Make, tmp_path: Path) -> None:
             assert profile.seconds > 0
 
 
-def test_window_of_sglang_waits_for_what_is_written_later(make: Make, tmp_path: Path) -> None:
-    with make(SGLangServer) as server, server.profile() as profile:
+def test_window_of_sglang_waits_for_what_is_written_later(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trace is begun after a look that found none, and ended after one that found it half written."""
+    gates = tmp_path / "gates"
+    gates.mkdir()
+
+    def looked(pids: Sequence[int]) -> frozenset[str]:
+        found = open_files(pids)
+        (gates / ("end" if any(path.endswith(".trace.json.gz") for path in found) else "begin")).touch()
+        return found
+
+    monkeypatch.setattr("inference_server.recording.open_files", looked)
+    with make(SGLangServer, env_vars={"FAKE_GATES": str(gates)}) as server, server.profile() as profile:
         pass
+    assert {gate.name for gate in gates.iterdir()} == {"begin", "end"}
     assert names(profile.files, tmp_path / "logs/profiles") == ["trace-rank0.pt.trace.json.gz"]
     assert profile.files[0].read_text() == "half trace"
 
