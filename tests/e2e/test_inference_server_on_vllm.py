@@ -148,7 +148,7 @@ def check_that_nothing_is_left(scratch: Path, port: int) -> None:
 def test_owner_killed_at_a_random_moment_leaves_nothing(
     installed: Path, models: Path, tmp_path: Path, serving: bool
 ) -> None:
-    rng = random.Random()
+    rng = random.Random(7)
     server = LocalVllm(installed, models, tmp_path)
     for _ in range(KILLS):
         with owner(installed, models, tmp_path, server.port) as running:

@@ -6,20 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from patio_testing import demo, environment
+from patio_testing import demo
 from patio_testing.kube import Kube
-from patio_testing.tutorial import differences, steps
-from patio_testing.tutorial_run import follow
+from patio_testing.tutorial_run import follow_and_compare, start
 
 pytestmark = pytest.mark.cluster
 
 
 def test_tutorial_prints_what_it_shows(kube: Kube, make_namespace: Callable[[str], str]) -> None:
     assert make_namespace(demo.NAMESPACE) == "demo"
-    demo.start_engine(kube, environment.double())
-    kube.apply(environment.lora_adapter(demo.NAMESPACE, demo.ADAPTER, environment.ADAPTERS["lora-a"]))
-    environment.wait_for_adapter(kube, demo.NAMESPACE, demo.ADAPTER)
-    printed = follow(steps())
-    assert {step.title: differences(step) for step in printed if differences(step)} == {}
-    answers = next(step.printed for step in printed if "ask tiny" in step.commands).splitlines()
-    assert len({line.split(maxsplit=1)[1] for line in answers}) == 3
+    start(kube)
+    follow_and_compare()

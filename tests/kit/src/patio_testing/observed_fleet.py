@@ -103,6 +103,10 @@ class Fleet:
         """Return the pods of a model."""
         return [pod for of, pod in self.pods.values() if of is model]
 
+    def has_real_engine(self, pods: list[PodProcesses]) -> bool:
+        """Whether one of these pods has a real engine, which takes only adapters of its model."""
+        return any(model.real for model, pod in self.pods.values() if pod in pods)
+
 
 def main() -> None:
     """Run the fleet for the time that is asked for, and write what the dashboards show of it."""
@@ -332,15 +336,14 @@ def _slow(store: S3Server) -> Iterator[str]:
 
 
 async def _load_from_disk(fleet: Fleet, pods: list[PodProcesses], name: str, rank: int = 8) -> None:
-    real = any(model.real for model, pod in fleet.pods.values() if pod in pods)
-    good = REAL_ADAPTERS.get(name) if real else None
+    good = REAL_ADAPTERS.get(name) if fleet.has_real_engine(pods) else None
     folder = write_adapter(fleet.folder / "on-disk" / name, rank=rank) if good is None else _real_adapter(good)
     await _load(pods, LoadRequest(lora_name=name, lora_path=str(folder), wait=0))
 
 
 async def _load_from_store(fleet: Fleet, store: S3Server, endpoint: str, pods: list[PodProcesses], name: str) -> None:
     files = _files_for_doubles()
-    if any(model.real for model, pod in fleet.pods.values() if pod in pods):
+    if fleet.has_real_engine(pods):
         files = {path.name: path.read_bytes() for path in _real_adapter(REAL_ADAPTERS[name]).iterdir()}
     await asyncio.to_thread(store.put, "adapters", {f"{name}/{path}": content for path, content in files.items()})
     config = json.dumps({"endpoint": endpoint, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY})

@@ -173,7 +173,7 @@ class PodProcesses:
             "0",
         )
         folder = self.machine.folder / f"{self.name}-engine"
-        self.engine = engine_double("engine", folder, self.engine_port, *known, "--health-seconds", "0", *flags)
+        self.engine = engine_double("engine", folder, self.engine_port, *known, *flags)
         self.machine.started.append(self.engine)
         await asyncio.to_thread(self.engine.launch)
 
