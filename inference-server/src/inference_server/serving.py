@@ -218,12 +218,14 @@ class _Service:
     def _listener(self, index: int, inner: Callable[[str], None] | None) -> Callable[[str], None]:
         def changed(state: str) -> None:
             server = self._fleet.servers[index]
-            if state == "dead" and server.phase == "ready" and not self._stop.begun:
+            ended = state == "dead" and server.phase == "ready" and not self._stop.begun
+            if inner is not None:
+                # Before the event: who reads it may end this process at once, and the log is to have its line.
+                inner(state)
+            if ended:
                 record = server.run_file.record
                 error = record.error if record else None
                 self._emit({"event": "ended", "server": self._fleet.name_of(index), "error": error})
-            if inner is not None:
-                inner(state)
             self._wakeups.wake()
 
         return changed
