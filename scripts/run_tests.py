@@ -46,7 +46,7 @@ STAGES = (
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
             *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests", "release/tests"),
-            *("inference-server/tests", "tests/doubles/engine/tests", "tests/scripts"),
+            *("inference-server/tests", "gateway/tests", "tests/doubles/engine/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),

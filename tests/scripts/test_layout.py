@@ -16,6 +16,7 @@ PRODUCTS = {
     "operator": ("patio_operator", "operator_"),
     "release": ("patio_release", "release_"),
     "inference-server": ("inference_server", "inference_"),
+    "gateway": ("patio_gateway", "gateway_"),
 }
 SEVERAL_MODULES = frozenset(
     {
