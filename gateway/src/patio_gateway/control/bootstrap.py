@@ -57,7 +57,8 @@ class Listening:
     listen: Address = ("127.0.0.1", 8080)
     folder: str = "/run/patio-gateway"
     """Where the files are that Envoy watches, and its and the front's sockets."""
-    access_log: str = "/dev/stdout"
+    access_log: str = "-"
+    """The file of the access log; `-` is Envoy's standard output."""
     most_body: int = 32 * 1024 * 1024
     """Bytes of a request's body that are read to find its model; a longer one is answered 413."""
     most_connections: int = 20_000
@@ -94,7 +95,9 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
                 {
                     "name": "envoy.resource_monitors.global_downstream_max_connections",
                     "typed_config": {
-                        "@type": f"{_EXTENSIONS}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "@type": (
+                            f"{_EXTENSIONS}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+                        ),
                         "max_active_downstream_connections": listening.most_connections,
                     },
                 }
@@ -147,30 +150,7 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
                 },
             }
         ],
-        "access_log": [
-            {
-                "name": "envoy.access_loggers.file",
-                "typed_config": {
-                    "@type": f"{_EXTENSIONS}.access_loggers.file.v3.FileAccessLog",
-                    "path": listening.access_log,
-                    "log_format": {
-                        "json_format": LOG_FIELDS,
-                        "formatters": [
-                            {
-                                "name": "envoy.formatter.req_without_query",
-                                "typed_config": {
-                                    "@type": f"{_EXTENSIONS}.formatter.req_without_query.v3.ReqWithoutQuery"
-                                },
-                            },
-                            {
-                                "name": "envoy.formatter.metadata",
-                                "typed_config": {"@type": f"{_EXTENSIONS}.formatter.metadata.v3.Metadata"},
-                            },
-                        ],
-                    },
-                },
-            }
-        ],
+        "access_log": [_access_log(listening.access_log)],
         "local_reply_config": local_reply_config(),
         "route_config": _routes(listening),
         "http_filters": [
@@ -185,6 +165,25 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
             },
         ],
     }
+
+
+def _access_log(path: str) -> dict[str, Any]:
+    log_format = {
+        "json_format": LOG_FIELDS,
+        "formatters": [
+            {
+                "name": "envoy.formatter.req_without_query",
+                "typed_config": {"@type": f"{_EXTENSIONS}.formatter.req_without_query.v3.ReqWithoutQuery"},
+            }
+        ],
+    }
+    if path == "-":
+        kind: dict[str, Any] = {"@type": f"{_EXTENSIONS}.access_loggers.stream.v3.StdoutAccessLog"}
+        name = "envoy.access_loggers.stdout"
+    else:
+        kind = {"@type": f"{_EXTENSIONS}.access_loggers.file.v3.FileAccessLog", "path": path}
+        name = "envoy.access_loggers.file"
+    return {"name": name, "typed_config": {**kind, "log_format": log_format}}
 
 
 def _watched_filter(folder: str, name: str, file: str, of: str) -> dict[str, Any]:
@@ -269,7 +268,7 @@ def _front(listening: Listening) -> dict[str, Any]:
 
 
 def circuit_breakers() -> dict[str, Any]:
-    """Return bounds that never refuse: Envoy's own (1,024) are below what a fleet serves, and queues are the front's."""
+    """Return bounds that never refuse: Envoy's own (1,024) are below what a fleet serves."""
     most = 1_000_000
     return {
         "thresholds": [

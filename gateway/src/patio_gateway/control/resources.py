@@ -39,6 +39,10 @@ class File:
 
     name: str
     text: str
+    version: str = ""
+    """What Envoy says that it has, once it has taken the text; empty for what it reads through another file."""
+    readers: tuple[str, ...] = ()
+    """Prefixes of Envoy's statistics of what reads it."""
 
 
 def serves_adapter(name: str) -> str:
@@ -55,13 +59,24 @@ def resources(snapshot: Snapshot, listening: Listening) -> tuple[File, ...]:
     program_file = File(f"program-{hashlib.sha256(text.encode()).hexdigest()[:16]}.lua", text)
     return (
         *(
-            _discovery(f"endpoints-{group.name}.json", [_endpoints(group, models, listening)])
+            _discovery(
+                f"endpoints-{group.name}.json",
+                [_endpoints(group, models, listening)],
+                f"cluster.{affinity_cluster(group)}",
+                f"cluster.{least_request_cluster(group)}",
+            )
             for group, models in sorted(groups.items())
         ),
         _discovery(
-            "clusters.json", [cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)]
+            "clusters.json",
+            [cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)],
+            "cluster_manager.cds",
         ),
-        _discovery("limits.json", [_extension("limits", limits(snapshot))]),
+        _discovery(
+            "limits.json",
+            [_extension("limits", limits(snapshot))],
+            "extension_config_discovery.http_filter.limits",
+        ),
         program_file,
         _discovery(
             "program.json",
@@ -74,13 +89,15 @@ def resources(snapshot: Snapshot, listening: Listening) -> tuple[File, ...]:
                     },
                 )
             ],
+            "extension_config_discovery.http_filter.program",
         ),
     )
 
 
-def _discovery(name: str, found: list[dict[str, Any]]) -> File:
+def _discovery(name: str, found: list[dict[str, Any]], *readers: str) -> File:
     version = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
-    return File(name, json.dumps({"version_info": version, "resources": found}, separators=(",", ":")))
+    text = json.dumps({"version_info": version, "resources": found}, separators=(",", ":"))
+    return File(name, text, version, readers)
 
 
 def _extension(name: str, typed: dict[str, Any]) -> dict[str, Any]:
