@@ -13,7 +13,8 @@ import importlib.util
 import json
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -163,11 +164,13 @@ async def _watched(envoy: Envoy) -> None:
         await asyncio.sleep(0.5)
 
 
-class _Front(uvicorn.Server):
-    """The front's server. Signals are the program's."""
+class SignalFreeServer(uvicorn.Server):
+    """A server that leaves signals to the program that it is a part of."""
 
-    def install_signal_handlers(self) -> None:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave the signals as they are."""
+        yield
 
 
 def _front_server(knowledge: Knowledge, socket: str) -> uvicorn.Server | None:
@@ -175,4 +178,4 @@ def _front_server(knowledge: Knowledge, socket: str) -> uvicorn.Server | None:
         return None
     build = importlib.import_module("patio_gateway.front.app").build
     Path(socket).unlink(missing_ok=True)
-    return _Front(uvicorn.Config(build(knowledge), uds=socket, log_level="warning", access_log=False))
+    return SignalFreeServer(uvicorn.Config(build(knowledge), uds=socket, log_level="warning", access_log=False))

@@ -88,6 +88,8 @@ class Envoy:
                     "--disable-hot-restart",
                     "--drain-time-s",
                     "5",
+                    "--file-flush-interval-msec",
+                    "1000",
                     "--log-level",
                     "warning",
                 ],
