@@ -13,6 +13,7 @@ from pathlib import Path
 
 from patio_gateway.app import Settings, run
 from patio_gateway.control.bootstrap import Listening
+from patio_gateway.control.groups import most_own_groups
 from patio_gateway.envoy.process import EnvoyFailedError
 from patio_gateway.envoy.program import EnvoyMissingError, find_envoy
 from patio_gateway.snapshot import Client
@@ -111,11 +112,19 @@ def _settings(arguments: argparse.Namespace) -> Settings:
             folder=str(folder.absolute()),
             access_log=arguments.access_log,
             most_body=arguments.most_body,
+            most_own_groups=most_own_groups(_inotify_instances()),
         ),
         program=find_envoy(arguments.envoy),
         threads=arguments.threads,
         drain_seconds=arguments.drain,
     )
+
+
+def _inotify_instances() -> int:
+    try:
+        return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    except (OSError, ValueError):
+        return 128
 
 
 def _clients(path: Path | None) -> Callable[[], tuple[Client, ...] | None]:

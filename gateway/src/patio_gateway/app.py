@@ -17,12 +17,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import uvicorn
 
 from patio_gateway.control.bootstrap import Listening, bootstrap
-from patio_gateway.control.resources import resources
+from patio_gateway.control.resources import File, clusters_in, resources
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
@@ -87,13 +87,13 @@ class Control:
 
     async def publish(self, snapshot: Snapshot) -> None:
         """Give Envoy a snapshot, wait until it has it, and then give it to the front."""
+        clusters = self._folder / "clusters.json"
+        before = clusters_in(clusters.read_text()) if clusters.exists() else []
+        written = await self._carried_out(resources(snapshot, self._listening, before))
+        # No request is on its way to a cluster that no program names.
         files = resources(snapshot, self._listening)
-        written = write_changed(self._folder, files)
-        late = await self._late(files)
-        if late:
-            log.error("envoy_refused readers=%s", json.dumps(late[:20]))
-        else:
-            remove_others(self._folder, (file.name for file in files), OLD_FILES)
+        written += await self._carried_out(files)
+        remove_others(self._folder, (file.name for file in files), OLD_FILES)
         if written:
             log.info(
                 "snapshot_applied files=%d models=%d workers=%d",
@@ -103,11 +103,15 @@ class Control:
             )
         self._knowledge.publish(snapshot)
 
-    async def _late(self, files: tuple[Any, ...]) -> list[str]:
+    async def _carried_out(self, files: tuple[File, ...]) -> list[str]:
+        written = write_changed(self._folder, files)
         try:
-            return await self._admin.wait_until_taken(files, TAKEN_SECONDS)
+            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if written else []
         except AdminError as error:
-            return [str(error)]
+            late = [str(error)]
+        if late:
+            log.error("envoy_refused readers=%s", json.dumps(late[:20]))
+        return written
 
 
 async def run(settings: Settings, source: Source) -> None:

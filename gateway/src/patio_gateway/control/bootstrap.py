@@ -63,6 +63,8 @@ class Listening:
     """Bytes of a request's body that are read to find its model; a longer one is answered 413."""
     most_connections: int = 20_000
     """Connections of clients at a time."""
+    most_own_groups: int = 40
+    """ModelEndpoints that have clusters of their own; where there are more, they share some."""
 
     @property
     def front_socket(self) -> str:

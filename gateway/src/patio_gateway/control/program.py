@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from importlib.resources import files
 
-from patio_gateway.control.groups import affinity_cluster, group_of, least_request_cluster
+from patio_gateway.control.groups import Group
 from patio_gateway.snapshot import Client, Model, Snapshot
 
 PROBES = ("/healthz", "/readyz", "/healthcheck")
@@ -59,9 +59,9 @@ V2_PATHS = ("/v2/rerank", "/v2/embed")
 _HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
-def program(snapshot: Snapshot) -> str:
-    """Return the Lua text for what is known."""
-    endpoints = [_endpoint(model) for model in snapshot.models]
+def program(snapshot: Snapshot, groups: Mapping[str, Group]) -> str:
+    """Return the Lua text for what is known, and for the group of each endpoint by its name."""
+    endpoints = [_endpoint(model, groups[model.endpoint]) for model in snapshot.models]
     names = {name: index for index, model in enumerate(snapshot.models, 1) for name in model.names}
     adapters = {
         name: index for index, model in enumerate(snapshot.models, 1) for name in model.adapters if name not in names
@@ -107,13 +107,12 @@ def _matches(pattern: str, endpoint: str) -> bool:
     )
 
 
-def _endpoint(model: Model) -> str:
-    group = group_of(model)
+def _endpoint(model: Model, group: Group) -> str:
     session = model.routing.session_header.lower()
     fields = {
         "id": _text(model.endpoint),
-        "affinity": _text(affinity_cluster(group)),
-        "least": _text(least_request_cluster(group)),
+        "affinity": _text(group.affinity),
+        "least": _text(group.least_request),
         "prefix": _boolean(model.routing.prefix_aware),
         "public": _boolean(model.public),
     }

@@ -2,7 +2,7 @@
 
     program.json    which program runs for each request; the program itself is a file beside it
     limits.json     how many requests a minute each client may send
-    clusters.json   two clusters for each group of ModelEndpoints that is in use
+    clusters.json   two clusters for each group of ModelEndpoints
     endpoints-*.json  one for each group: its pods, and which adapters each of them has
 
 A pod that comes or goes, or an adapter that is loaded or unloaded, changes one file of endpoints and nothing else.
@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from patio_gateway.control.bootstrap import Listening, circuit_breakers, watched
-from patio_gateway.control.groups import Group, affinity_cluster, group_of, least_request_cluster
+from patio_gateway.control.groups import Group, groups_of
 from patio_gateway.control.limits import limits
 from patio_gateway.control.program import program
 from patio_gateway.snapshot import Model, Snapshot, Worker
@@ -50,26 +51,32 @@ def serves_adapter(name: str) -> str:
     return f"adapter:{name}"
 
 
-def resources(snapshot: Snapshot, listening: Listening) -> tuple[File, ...]:
-    """Return the files, in the order in which they are to be written."""
+def resources(snapshot: Snapshot, listening: Listening, before: Sequence[Mapping[str, Any]] = ()) -> tuple[File, ...]:
+    """Return the files, in the order in which they are to be written.
+
+    `before` are clusters that Envoy has and that requests may be on their way to: those that are no more stay.
+    """
+    group_by_endpoint = groups_of(snapshot.models, listening.most_own_groups)
     groups: dict[Group, list[Model]] = defaultdict(list)
     for model in snapshot.models:
-        groups[group_of(model)].append(model)
-    text = program(snapshot)
+        groups[group_by_endpoint[model.endpoint]].append(model)
+    clusters = {cluster["name"]: cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)}
+    clusters = {cluster["name"]: dict(cluster) for cluster in before} | clusters
+    text = program(snapshot, group_by_endpoint)
     program_file = File(f"program-{hashlib.sha256(text.encode()).hexdigest()[:16]}.lua", text)
     return (
         *(
             _discovery(
                 f"endpoints-{group.name}.json",
                 [_endpoints(group, models, listening)],
-                f"cluster.{affinity_cluster(group)}",
-                f"cluster.{least_request_cluster(group)}",
+                f"cluster.{group.affinity}",
+                f"cluster.{group.least_request}",
             )
             for group, models in sorted(groups.items())
         ),
         _discovery(
             "clusters.json",
-            [cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)],
+            list(clusters.values()),
             "cluster_manager.cds",
         ),
         _discovery(
@@ -92,6 +99,15 @@ def resources(snapshot: Snapshot, listening: Listening) -> tuple[File, ...]:
             "extension_config_discovery.http_filter.program",
         ),
     )
+
+
+def clusters_in(text: str) -> list[dict[str, Any]]:
+    """Return the clusters of a `clusters.json` that this module wrote; none of anything else."""
+    try:
+        found = json.loads(text)["resources"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _discovery(name: str, found: list[dict[str, Any]], *readers: str) -> File:
@@ -148,7 +164,7 @@ def _clusters(group: Group, folder: str) -> list[dict[str, Any]]:
     return [
         {
             **shared,
-            "name": affinity_cluster(group),
+            "name": group.affinity,
             "lb_policy": "RING_HASH",
             "ring_hash_lb_config": {"minimum_ring_size": RING, "maximum_ring_size": 8 * RING},
             "common_lb_config": {
@@ -158,7 +174,7 @@ def _clusters(group: Group, folder: str) -> list[dict[str, Any]]:
         },
         {
             **shared,
-            "name": least_request_cluster(group),
+            "name": group.least_request,
             "lb_policy": "LEAST_REQUEST",
             "common_lb_config": panic,
         },

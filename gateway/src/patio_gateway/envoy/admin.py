@@ -104,6 +104,10 @@ class Admin:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.1)
 
+    async def configuration(self) -> str:
+        """Return all that Envoy says of its configuration, as JSON."""
+        return await self._text("GET", "/config_dump", include_eds="")
+
     async def active_requests(self) -> int:
         """Return how many requests are on their way."""
         found = await self._text("GET", "/stats", filter=r"^http\.requests\.downstream_rq_active$")

@@ -77,7 +77,9 @@ async def serving(app: Any, socket: str | None = None) -> AsyncIterator[Address]
     """Serve an application on a free port of loopback, or on a socket; yield its address."""
     port = 0 if socket else free_port()
     server = SignalFreeServer(
-        uvicorn.Config(app, host="127.0.0.1", port=port, uds=socket, log_level="warning", access_log=False)
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, uds=socket, log_level="warning", access_log=False, lifespan="off"
+        )
     )
     task = asyncio.create_task(server.serve())
     try:
