@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import os
 import sys
@@ -102,8 +103,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise ValueError(f"--port {arguments.port}: expected 1 to 65535.")
     if not 0 < arguments.threads <= 256:
         raise ValueError(f"--threads {arguments.threads}: expected 1 to 256.")
-    if not 1024 <= arguments.most_body <= 1024**3:
-        raise ValueError(f"--most-body {arguments.most_body}: expected 1024 to {1024**3}.")
+    if not 64 * 1024 <= arguments.most_body <= 1024**3:
+        raise ValueError(f"--most-body {arguments.most_body}: expected {64 * 1024} to {1024**3}.")
+    try:
+        ipaddress.ip_address(arguments.host)
+    except ValueError:
+        raise ValueError(f"--host {arguments.host}: expected an IP address, such as 0.0.0.0.") from None
     if not 0 <= arguments.drain <= 86400:
         raise ValueError(f"--drain {arguments.drain}: expected 0 to 86400.")
     return Settings(

@@ -98,7 +98,7 @@ def may_use(client: Client, endpoint: str) -> bool:
 def _matches(pattern: str, endpoint: str) -> bool:
     if pattern == "*":
         return True
-    parts, of = pattern.split("/"), endpoint.split("/", 1)
+    parts, of = pattern.split("/", 1), endpoint.split("/", 1)
     if len(parts) != len(of):
         return pattern == endpoint
     return all(

