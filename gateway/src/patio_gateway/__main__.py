@@ -103,8 +103,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise ValueError(f"--port {arguments.port}: expected 1 to 65535.")
     if not 0 < arguments.threads <= 256:
         raise ValueError(f"--threads {arguments.threads}: expected 1 to 256.")
-    if not 64 * 1024 <= arguments.most_body <= 1024**3:
-        raise ValueError(f"--most-body {arguments.most_body}: expected {64 * 1024} to {1024**3}.")
+    # Envoy holds a MiB of each connection anyway.
+    if not 1024**2 <= arguments.most_body <= 1024**3:
+        raise ValueError(f"--most-body {arguments.most_body}: expected {1024**2} to {1024**3}.")
     try:
         ipaddress.ip_address(arguments.host)
     except ValueError:

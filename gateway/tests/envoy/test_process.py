@@ -46,11 +46,11 @@ async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
 async def test_envoy_is_replaced_if_its_settings_changed() -> None:
     async with running_gateway(Snapshot(closed=False)) as gateway:
         second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
-        await second.start(bootstrap(replace(gateway.listening, most_body=65536)))
+        await second.start(bootstrap(replace(gateway.listening, most_body=2 * 1024**2)))
         assert not second.adopted
         with pytest.raises(EnvoyFailedError):
             gateway.envoy.check()
-        answer = await gateway.ask("/v1/completions", {"text": "x" * 1_000_000})
+        answer = await gateway.ask("/v1/completions", {"text": "x" * 3_000_000})
         assert answer.status_code == 413
         await second.stop(0)
 
