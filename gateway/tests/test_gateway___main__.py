@@ -166,7 +166,7 @@ def test_help_explains_every_option() -> None:
 async def test_port_that_is_taken_ends_with_one(folder: Path, unused_tcp_port: int) -> None:
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", unused_tcp_port)
     async with server, command(folder, unused_tcp_port, "--engine", "http://127.0.0.1:9=m") as process:
-        await line_with(process, "Envoy ended")
+        await line_with(process, "Envoy cannot listen")
         async with asyncio.timeout(60):
             assert await process.wait() == 1
 

@@ -136,7 +136,7 @@ async def run(settings: Settings, source: Source) -> None:
         front = _front_server(knowledge, settings.listening.front_socket)
         serving = asyncio.create_task(front.serve()) if front is not None else None
         try:
-            await envoy.start(bootstrap(settings.listening))
+            await envoy.start(bootstrap(settings.listening), settings.listening.listen)
             host, port = settings.listening.listen
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
             await _until(stop, source.run(control.publish), _watched(envoy))

@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from inference_server.ports import free_port
 from patio_gateway.control.bootstrap import bootstrap
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.process import Envoy, EnvoyFailedError
@@ -34,7 +35,7 @@ async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
             asking = asyncio.create_task(gateway.ask("/v1/completions", {"model": "m"}))
             await until(lambda: engine.received, "the engine has the request")
             second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
-            await second.start(bootstrap(gateway.listening))
+            await second.start(bootstrap(gateway.listening), gateway.listening.listen)
             before = await gateway.admin.versions()
             await gateway.publish(snapshot)
             assert second.adopted
@@ -46,7 +47,7 @@ async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
 async def test_envoy_is_replaced_if_its_settings_changed() -> None:
     async with running_gateway(Snapshot(closed=False)) as gateway:
         second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
-        await second.start(bootstrap(replace(gateway.listening, most_body=2 * 1024**2)))
+        await second.start(bootstrap(replace(gateway.listening, most_body=2 * 1024**2)), gateway.listening.listen)
         assert not second.adopted
         with pytest.raises(EnvoyFailedError):
             gateway.envoy.check()
@@ -98,7 +99,15 @@ async def test_envoy_that_refuses_its_bootstrap_says_why(tmp_path: Path) -> None
     async with Admin(str(tmp_path / "admin.sock")) as admin:
         envoy = Envoy(find_envoy(None), tmp_path, admin, threads=1)
         with pytest.raises(EnvoyFailedError, match="no_such_field"):
-            await envoy.start({"no_such_field": 1})
+            await envoy.start({"no_such_field": 1}, ("127.0.0.1", free_port()))
+
+
+async def test_port_of_another_gateway_is_not_shared(tmp_path: Path) -> None:
+    # Both of them would ask the kernel to share it, and it would.
+    async with running_gateway() as gateway, Admin(str(tmp_path / "admin.sock")) as admin:
+        envoy = Envoy(find_envoy(None), tmp_path, admin, threads=1)
+        with pytest.raises(EnvoyFailedError, match="cannot listen"):
+            await envoy.start({}, gateway.listening.listen)
 
 
 async def test_envoy_that_was_killed_is_noticed() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,18 @@ START_SECONDS = 30.0
 
 class EnvoyFailedError(Exception):
     """Envoy did not start, or ended by itself. The text says what it wrote last."""
+
+
+def _require_free(listen: tuple[str, int]) -> None:
+    """Raise `EnvoyFailedError` if somebody listens there: Envoy would share the port with another Envoy."""
+    family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections that ended a moment ago do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(listen)
+        except OSError as error:
+            raise EnvoyFailedError(f"Envoy cannot listen on {listen[0]} port {listen[1]}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,11 @@ class Envoy:
         """Whether it ran before."""
         return self._process is None
 
-    async def start(self, bootstrap: Mapping[str, Any]) -> None:
-        """Start Envoy, or take the one that runs with this bootstrap; return when it serves.
+    async def start(self, bootstrap: Mapping[str, Any], listen: tuple[str, int]) -> None:
+        """Start Envoy, or take the one that runs with this bootstrap; return when it serves at `listen`.
 
         Raises:
-            EnvoyFailedError: it ended, or does not serve in time.
+            EnvoyFailedError: the port is taken, or Envoy ended, or does not serve in time.
 
         """
         changed = write_changed(self._folder, [_Bootstrap(json.dumps(bootstrap, indent=1, sort_keys=True))])
@@ -65,6 +78,7 @@ class Envoy:
                 return
             log.info("envoy_replaced folder=%s reason=%s", self._folder, json.dumps("its settings changed"))
             await self.stop(seconds=5.0)
+        _require_free(listen)
         self._process = self._spawned()
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while not await self._admin.serves():

@@ -148,7 +148,7 @@ async def running_gateway(snapshot: Snapshot | None = None, **settings: Any) -> 
             control = Control(listening, admin, knowledge)
             control.prepare()
             envoy = Envoy(find_envoy(None), folder, admin, threads=1)
-            await envoy.start(bootstrap(listening))
+            await envoy.start(bootstrap(listening), listening.listen)
             host, port = listening.listen
             limits = httpx.Limits(max_connections=None)
             try:
