@@ -1,6 +1,9 @@
-"""How many requests a minute each client may send, as Envoy's filter of local rate limits. Pure.
+"""How many requests and tokens a minute each client may use, as Envoy's filter of local rate limits. Pure.
 
-The program names the client in a header where its limit counts. Each replica of the gateway counts for itself.
+The program names the client in one header where its requests count, and in another where its tokens do. Envoy 1.40 can
+charge a limit of this kind when a request comes, not when its answer ends (`apply_on_stream_done` is accepted and does
+nothing). So the program keeps what an answer took, and a third header charges it with the client's next request. Each
+replica of the gateway counts for itself.
 """
 
 from __future__ import annotations
@@ -24,18 +27,28 @@ def limits(snapshot: Snapshot) -> dict[str, Any]:
         "token_bucket": {"max_tokens": _MOST, "tokens_per_fill": _MOST, "fill_interval": "1s"},
         "always_consume_default_token_bucket": False,
         "rate_limits": [
-            {"actions": [{"request_headers": {"header_name": "x-patio-limit", "descriptor_key": "client"}}]}
+            {"actions": [_client_in("x-patio-limit", "requests")]},
+            {"actions": [_client_in("x-patio-tokens", "tokens")], "hits_addend": {"format": "%REQ(X-PATIO-CHARGE)%"}},
         ],
         "descriptors": [
-            {
-                "entries": [{"key": "client", "value": client.name}],
-                "token_bucket": {
-                    "max_tokens": min(client.requests_per_minute, _MOST),
-                    "tokens_per_fill": min(client.requests_per_minute, _MOST),
-                    "fill_interval": "60s",
-                },
-            }
+            _bucket(key, client.name, most)
             for client in snapshot.clients
-            if snapshot.closed and client.requests_per_minute
+            for key, most in (("requests", client.requests_per_minute), ("tokens", client.tokens_per_minute))
+            if snapshot.closed and most is not None
         ],
+        # The program takes it away again, and the charge back.
+        "response_headers_to_add": [{"header": {"key": "x-patio-limited", "value": "1"}}],
+    }
+
+
+def _client_in(header: str, key: str) -> dict[str, Any]:
+    return {"request_headers": {"header_name": header, "descriptor_key": key}}
+
+
+def _bucket(key: str, client: str, most: int) -> dict[str, Any]:
+    """Return a bucket for a minute's worth, which refills all the time."""
+    whole = min(max(most, 1), _MOST)
+    return {
+        "entries": [{"key": key, "value": client}],
+        "token_bucket": {"max_tokens": whole, "tokens_per_fill": whole, "fill_interval": "60s"},
     }

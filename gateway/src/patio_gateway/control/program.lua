@@ -182,6 +182,18 @@ local function presented(headers)
   return nil
 end
 
+-- Tokens that a client has used and its limit does not know yet, in this thread. They are charged with its next request,
+-- since Envoy charges nothing when an answer ends.
+local UNCHARGED = {}
+
+-- Returns what this request is to be charged, at most all that a minute gives: more would never be granted.
+local function charged(client, most)
+  local owed = UNCHARGED[client] or 0
+  local charge = math.max(1, math.min(owed, most))
+  UNCHARGED[client] = math.max(0, owed - charge)
+  return charge
+end
+
 local function refused(handle)
   handle:respond({[":status"] = "401", ["content-type"] = "application/json", ["www-authenticate"] = "Bearer"},
     '{"error":{"message":"A request needs a valid API key: Authorization: Bearer KEY.",' ..
@@ -200,16 +212,16 @@ local NO_PROMPT = {none = true}
 local PROMPTS = {["/v1/chat/completions"] = CHAT, ["/v1/completions"] = CHAT, ["/v1/messages"] = CHAT,
   ["/v1/responses"] = RESPONSES}
 
--- Returns the model and the prompt of a request's body, and its text where it has a prompt.
+-- Returns the model and the prompt of a request's body, its text where that is JSON, and its length.
 local function read_body(handle, content_type, path)
   local body = handle:body(true)
   local length = body:length()
-  if length == 0 then return nil, nil, nil end
+  if length == 0 then return nil, nil, nil, 0 end
   local form = match(content_type or "", "^[Mm][Uu][Ll][Tt][Ii][Pp][Aa][Rr][Tt]/[^;]*;.*[Bb][Oo][Uu][Nn][Dd][Aa][Rr][Yy]=\"?([^\";]+)")
   local text = body:getBytes(0, length)
-  if form ~= nil then return read_form(text, form), nil, nil end
+  if form ~= nil then return read_form(text, form), nil, nil, length end
   local model, prompt = read_json(text, PROMPTS[path] or NO_PROMPT)
-  return model, prompt, text
+  return model, prompt, text, length
 end
 
 function envoy_on_request(handle)
@@ -220,21 +232,31 @@ function envoy_on_request(handle)
   local again = headers:get("x-patio-admitted") ~= nil
   local path = match(headers:get(":path") or "", "^[^?#]*")
   local probe = PROBES[path]
+  local charge = nil
   headers:remove("x-patio-limit")
+  headers:remove("x-patio-tokens")
+  headers:remove("x-patio-charge")
   if not again then
     local known = presented(headers)
     known = known ~= nil and CLIENTS[KEYS[known]] or nil
     if known ~= nil then
       client = known.name
       headers:replace("x-patio-client", client)
-      if known.limited and CLOSED then headers:replace("x-patio-limit", client) end
+      if CLOSED then
+        if known.limited then headers:replace("x-patio-limit", client) end
+        if known.tokens ~= nil then
+          charge = charged(client, known.tokens)
+          headers:replace("x-patio-tokens", client)
+          headers:replace("x-patio-charge", tostring(charge))
+        end
+      end
     elseif CLOSED and not PUBLIC and not probe then
       return refused(handle)
     end
     if known ~= nil or CLOSED then headers:remove("authorization") end
     headers:replace("x-patio-admitted", "1")
   end
-  local seen = {client = client, reason = "front"}
+  local seen = {client = client, reason = "front", charge = charge}
   local segment = match(path, "^/v[12]/([^/]+)")
   if probe or FRONT[segment] then
     if CLOSED and client == nil and not probe and segment ~= "models" then return refused(handle) end
@@ -244,9 +266,9 @@ function envoy_on_request(handle)
     headers:replace(":path", "/v1/" .. sub(headers:get(":path"), 5))
     path = "/v1/" .. sub(path, 5)
   end
-  local model, prompt, text = nil, nil, nil
+  local model, prompt, text, length = nil, nil, nil, 0
   if (segment ~= nil and not PRIVATE[segment]) or PLAIN[match(path, "^/([^/]+)")] then
-    model, prompt, text = read_body(handle, headers:get("content-type"), path)
+    model, prompt, text, length = read_body(handle, headers:get("content-type"), path)
     -- The wait for the body ended the life of the object.
     headers = handle:headers()
     model = model or headers:get("x-patio-model")
@@ -275,6 +297,8 @@ function envoy_on_request(handle)
     return forwarded(handle, headers, "front", seen)
   end
   seen.endpoint = endpoint.id
+  seen.known = model
+  seen.length = length
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("envoy.lb", "endpoint", endpoint.id)
   metadata:set("envoy.lb", "serves", adapter and "adapter:" .. adapter or "base")
@@ -293,4 +317,65 @@ function envoy_on_request(handle)
   end
   seen.reason = adapter and "adapter, " .. reason or reason
   forwarded(handle, headers, cluster, seen)
+end
+
+-- Bytes at the end of an answer in which its usage is looked for.
+local TAIL = 4096
+
+-- Returns the tokens that an answer says it took: in OpenAI's words, or in those of the newer APIs.
+local function usage(text)
+  local at, last = 1, nil
+  while true do
+    local _, stop = find(text, '"usage"%s*:%s*{', at)
+    if stop == nil then break end
+    at, last = stop + 1, stop
+  end
+  if last == nil then return nil, nil end
+  local input = match(text, '"prompt_tokens"%s*:%s*(%d+)', last) or match(text, '"input_tokens"%s*:%s*(%d+)', last)
+  local output = match(text, '"completion_tokens"%s*:%s*(%d+)', last) or match(text, '"output_tokens"%s*:%s*(%d+)', last)
+  if input ~= nil and #input > 9 or output ~= nil and #output > 9 then return nil, nil end
+  return tonumber(input), tonumber(output)
+end
+
+function envoy_on_response(handle)
+  local metadata = handle:streamInfo():dynamicMetadata():get("patio")
+  local seen = metadata and metadata["request"]
+  if seen == nil then return end
+  local headers = handle:headers()
+  local client, charge = seen["client"], seen["charge"]
+  if headers:get("x-patio-limited") ~= nil then
+    headers:remove("x-patio-limited")
+    -- The limit refused it, and charged nothing.
+    if charge ~= nil then UNCHARGED[client] = (UNCHARGED[client] or 0) + charge end
+    return
+  end
+  local kind = headers:get("content-type") or ""
+  local streams = find(kind, "text/event-stream", 1, true) ~= nil
+  if seen["endpoint"] == nil or headers:get(":status") ~= "200" or not (streams or find(kind, "json", 1, true)) then
+    return
+  end
+  local first, second, third, events = "", "", "", 0
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    if length > 0 then
+      local text = length > TAIL and chunk:getBytes(length - TAIL, TAIL) or chunk:getBytes(0, length)
+      first, second, third = second, third, text
+      if charge ~= nil and streams then
+        local at = 1
+        while at ~= nil do
+          at = find(text, "\ndata:", at + 1, true)
+          events = events + 1
+        end
+      end
+    end
+  end
+  local input, output = usage(first .. second .. third)
+  if charge ~= nil then
+    -- A stream whose client did not ask for its usage: an event is a token, and four bytes of a request are.
+    local used = (input or math.ceil(seen["length"] / 4)) + (output or events)
+    UNCHARGED[client] = (UNCHARGED[client] or 0) + used
+  end
+  if input ~= nil or output ~= nil then
+    handle:streamInfo():dynamicMetadata():set("patio", "usage", {input = input or 0, output = output or 0})
+  end
 end

@@ -67,10 +67,7 @@ def program(snapshot: Snapshot, groups: Mapping[str, Group]) -> str:
         name: index for index, model in enumerate(snapshot.models, 1) for name in model.adapters if name not in names
     }
     keys = {client.key: index for index, client in enumerate(snapshot.clients, 1) if client.key}
-    clients = [
-        _table({"name": _text(client.name), "limited": _boolean(client.requests_per_minute is not None)})
-        for client in snapshot.clients
-    ]
+    clients = [_client(client) for client in snapshot.clients]
     tables = {
         "CLOSED": _boolean(snapshot.closed),
         "PUBLIC": _boolean(any(model.public for model in snapshot.models)),
@@ -118,6 +115,13 @@ def _endpoint(model: Model, group: Group) -> str:
     }
     if _HEADER.fullmatch(session):
         fields["session"] = _text(session)
+    return _table(fields)
+
+
+def _client(client: Client) -> str:
+    fields = {"name": _text(client.name), "limited": _boolean(client.requests_per_minute is not None)}
+    if client.tokens_per_minute is not None:
+        fields["tokens"] = str(client.tokens_per_minute)
     return _table(fields)
 
 
