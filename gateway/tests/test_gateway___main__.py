@@ -134,6 +134,7 @@ async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> No
         (["--engine", "http://a:1", "--engine", "http://a:1=m"], "twice"),
         (["--engine", "http://a:1", "--port", "0"], "--port 0"),
         (["--engine", "http://a:1", "--host", "localhost"], "--host localhost"),
+        (["--engine", "http://a:1", "--metrics-port", "0"], "--metrics-port 0"),
         (["--engine", "http://a:1", "--threads", "0"], "--threads 0"),
         (["--engine", "http://a:1", "--most-body", "1"], "--most-body 1"),
         (["--engine", "http://a:1", "--drain", "-1"], "--drain -1"),

@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
         "--access-log", default="-", metavar="FILE", help="JSON lines, one a request (default: standard output)"
     )
     found.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="where Prometheus reads /metrics (default: nowhere)"
+    )
+    found.add_argument(
         "--drain",
         type=float,
         default=30.0,
@@ -101,6 +104,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise ValueError(f"--folder {folder}: the path is longer than 90 bytes, too long for a socket in it.")
     if not 0 < arguments.port < 65536:
         raise ValueError(f"--port {arguments.port}: expected 1 to 65535.")
+    if arguments.metrics_port is not None and not 0 < arguments.metrics_port < 65536:
+        raise ValueError(f"--metrics-port {arguments.metrics_port}: expected 1 to 65535.")
     if not 0 < arguments.threads <= 256:
         raise ValueError(f"--threads {arguments.threads}: expected 1 to 256.")
     # Envoy holds a MiB of each connection anyway.
@@ -116,6 +121,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         listening=Listening(
             listen=(arguments.host, arguments.port),
             folder=str(folder.absolute()),
+            metrics=(arguments.host, arguments.metrics_port) if arguments.metrics_port else None,
             access_log=arguments.access_log,
             most_body=arguments.most_body,
             most_own_groups=most_own_groups(_inotify_instances()),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from patio_gateway.control.metrics import loggers, upstream_logger
 from patio_gateway.control.replies import local_reply_config
 from patio_gateway.snapshot import Address
 
@@ -61,6 +62,8 @@ class Listening:
     listen: Address = ("127.0.0.1", 8080)
     folder: str = "/run/patio-gateway"
     """Where the files are that Envoy watches, and its and the front's sockets."""
+    metrics: Address | None = None
+    """Where Prometheus reads `/metrics`; None: nowhere."""
     access_log: str = "-"
     """The file of the access log; `-` is Envoy's standard output."""
     most_body: int = 32 * 1024 * 1024
@@ -93,8 +96,15 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": listening.admin_socket, "mode": 0o600}}},
         "dynamic_resources": {"cds_config": watched(listening.folder, "clusters.json")},
         "static_resources": {
-            "listeners": [_listener(listening)],
-            "clusters": [_front(listening), {"name": "none", "type": "STATIC"}],
+            "listeners": [
+                _listener("requests", listening.listen, _connection_manager(listening)),
+                *([_listener("metrics", listening.metrics, _metrics())] if listening.metrics else []),
+            ],
+            "clusters": [
+                _on_socket("front", listening.front_socket),
+                _on_socket("admin", listening.admin_socket),
+                {"name": "none", "type": "STATIC"},
+            ],
         },
         "overload_manager": {
             "resource_monitors": [
@@ -113,20 +123,29 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
     }
 
 
-def _listener(listening: Listening) -> dict[str, Any]:
-    host, port = listening.listen
+def _listener(name: str, address: Address, connection_manager: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": "requests",
-        "address": {"socket_address": {"address": host, "port_value": port}},
+        "name": name,
+        "address": {"socket_address": {"address": address[0], "port_value": address[1]}},
         "per_connection_buffer_limit_bytes": 1024 * 1024,
         "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": connection_manager}]}
+        ],
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    """Return what answers Prometheus: of Envoy's administration this one path, and no other."""
+    route = {"match": {"path": "/metrics"}, "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus"}}
+    return {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "metrics",
+        "request_headers_timeout": "10s",
+        "route_config": {"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
             {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(listening),
-                    }
-                ]
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
             }
         ],
     }
@@ -156,7 +175,7 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
                 },
             }
         ],
-        "access_log": [_access_log(listening.access_log)],
+        "access_log": [_access_log(listening.access_log), *loggers()],
         "local_reply_config": local_reply_config(),
         "route_config": _routes(listening),
         "http_filters": [
@@ -167,6 +186,8 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
                 "typed_config": {
                     "@type": f"{_EXTENSIONS}.filters.http.router.v3.Router",
                     "suppress_envoy_headers": True,
+                    "upstream_log": [upstream_logger()],
+                    "upstream_log_options": {"flush_upstream_log_on_upstream_stream": True},
                 },
             },
         ],
@@ -260,15 +281,15 @@ def _response_header(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
 
 
-def _front(listening: Listening) -> dict[str, Any]:
+def _on_socket(name: str, socket: str) -> dict[str, Any]:
     return {
-        "name": "front",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "circuit_breakers": circuit_breakers(),
         "load_assignment": {
-            "cluster_name": "front",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": listening.front_socket}}}}]}],
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": socket}}}}]}],
         },
     }
 

@@ -7,6 +7,7 @@ as an engine. Everything lives in the event loop of the test.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import shutil
 import tempfile
@@ -91,12 +92,16 @@ async def serving(app: Any, socket: str | None = None) -> AsyncIterator[Address]
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until a condition holds; return its value. Fail with `what` after the tests' deadline."""
+    """Wait until a condition, which may be awaitable, holds; return its value. Fail with `what` after the tests' deadline."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
-    while not (value := condition()):
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
         assert asyncio.get_running_loop().time() < deadline, f"not within {DEADLINE} s: {what}"
         await asyncio.sleep(0.01)
-    return value
 
 
 @dataclass
