@@ -22,6 +22,7 @@ SET_HERE = (
     "x-patio-limit",
     "x-patio-tokens",
     "x-patio-charge",
+    "x-patio-answer",
     "x-patio-cluster",
     "x-patio-affinity",
     "x-patio-denied",
@@ -258,9 +259,11 @@ def _routes(listening: Listening) -> dict[str, Any]:
                 "domains": ["*"],
                 "request_body_buffer_limit": listening.most_body,
                 # How the front says that its answer is the last word, so that Envoy does not ask it again.
-                "response_headers_to_remove": ["x-envoy-ratelimited"],
+                "response_headers_to_remove": ["x-envoy-ratelimited", "x-patio-answer"],
                 "response_headers_to_add": [
                     _response_header("x-patio-pod", "%UPSTREAM_METADATA(patio:pod)%"),
+                    # From the program to itself: it takes it away again.
+                    _response_header("x-patio-answer", "%REQ(X-PATIO-ANSWER)%"),
                     _response_header("x-patio-reason", "%DYNAMIC_METADATA(patio:request:reason)%"),
                 ],
                 "routes": [

@@ -4,6 +4,7 @@
 -- answers 503.
 
 local bit = require("bit")
+local bxor, rshift, tobit = bit.bxor, bit.rshift, bit.tobit
 local byte, find, sub, lower, match, char = string.byte, string.find, string.sub, string.lower, string.match, string.char
 
 -- Brackets and strings of a JSON text that are looked at before its model counts as unreadable.
@@ -128,8 +129,17 @@ local function prefix_end(text, start)
   end
 end
 
+-- Returns a hash of some bytes, which goes on from `x`. Each step is exact in a double. Envoy hashes the result again.
 local function hashed(x, text, first, last)
-  for i = first, last do x = bit.bxor(bit.lshift(x, 5) + x, byte(text, i)) end
+  local at = first
+  while at + 7 <= last do
+    local a, b, c, d, e, f, g, h = byte(text, at, at + 7)
+    x = tobit(bxor(x, a + b * 0x100 + c * 0x10000 + d * 0x1000000) * 40503)
+    x = tobit(bxor(x, rshift(x, 15), e + f * 0x100 + g * 0x10000 + h * 0x1000000) * 40503)
+    x = bxor(x, rshift(x, 13))
+    at = at + 8
+  end
+  for i = at, last do x = tobit(bxor(x, rshift(x, 15), byte(text, i)) * 40503) end
   return x
 end
 
@@ -182,6 +192,9 @@ local function presented(headers)
   return nil
 end
 
+-- A collection of garbage is dearer than the little that one saves.
+collectgarbage("setpause", 300)
+
 -- Tokens that a client has used and its limit does not know yet, in this thread. They are charged with its next request,
 -- since Envoy charges nothing when an answer ends.
 local UNCHARGED = {}
@@ -232,11 +245,13 @@ function envoy_on_request(handle)
   local again = headers:get("x-patio-admitted") ~= nil
   local path = match(headers:get(":path") or "", "^[^?#]*")
   local probe = PROBES[path]
-  local charge = nil
-  headers:remove("x-patio-limit")
-  headers:remove("x-patio-tokens")
-  headers:remove("x-patio-charge")
-  if not again then
+  local limited, charge = nil, nil
+  if again then
+    -- It counts once.
+    headers:remove("x-patio-limit")
+    headers:remove("x-patio-tokens")
+    headers:remove("x-patio-charge")
+  else
     local known = presented(headers)
     known = known ~= nil and CLIENTS[KEYS[known]] or nil
     if known ~= nil then
@@ -245,6 +260,7 @@ function envoy_on_request(handle)
       if CLOSED then
         if known.limited then headers:replace("x-patio-limit", client) end
         if known.tokens ~= nil then
+          limited = client
           charge = charged(client, known.tokens)
           headers:replace("x-patio-tokens", client)
           headers:replace("x-patio-charge", tostring(charge))
@@ -298,7 +314,8 @@ function envoy_on_request(handle)
   end
   seen.endpoint = endpoint.id
   seen.known = model
-  seen.length = length
+  -- What the answer is to be charged to, and the bytes of its request.
+  if limited ~= nil then headers:replace("x-patio-answer", client .. " " .. length) end
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("envoy.lb", "endpoint", endpoint.id)
   metadata:set("envoy.lb", "serves", adapter and "adapter:" .. adapter or "base")
@@ -337,30 +354,34 @@ local function usage(text)
   return tonumber(input), tonumber(output)
 end
 
-function envoy_on_response(handle)
+-- Gives a charge back that a limit refused: it took nothing.
+local function given_back(handle)
   local metadata = handle:streamInfo():dynamicMetadata():get("patio")
   local seen = metadata and metadata["request"]
-  if seen == nil then return end
+  if seen == nil or seen["charge"] == nil then return end
+  UNCHARGED[seen["client"]] = (UNCHARGED[seen["client"]] or 0) + seen["charge"]
+end
+
+-- To ask for the request's metadata is dear, so what an answer needs of its request is in a header.
+function envoy_on_response(handle)
   local headers = handle:headers()
-  local client, charge = seen["client"], seen["charge"]
-  if headers:get("x-patio-limited") ~= nil then
+  local status = headers:get(":status")
+  if status == "429" and headers:get("x-patio-limited") ~= nil then
     headers:remove("x-patio-limited")
-    -- The limit refused it, and charged nothing.
-    if charge ~= nil then UNCHARGED[client] = (UNCHARGED[client] or 0) + charge end
-    return
+    return given_back(handle)
   end
+  local client, length = match(headers:get("x-patio-answer") or "", "^(.+) (%d+)$")
+  if client ~= nil then headers:remove("x-patio-answer") end
   local kind = headers:get("content-type") or ""
   local streams = find(kind, "text/event-stream", 1, true) ~= nil
-  if seen["endpoint"] == nil or headers:get(":status") ~= "200" or not (streams or find(kind, "json", 1, true)) then
-    return
-  end
+  if status ~= "200" or not (streams or find(kind, "json", 1, true)) then return end
   local first, second, third, events = "", "", "", 0
   for chunk in handle:bodyChunks() do
-    local length = chunk:length()
-    if length > 0 then
-      local text = length > TAIL and chunk:getBytes(length - TAIL, TAIL) or chunk:getBytes(0, length)
+    local bytes = chunk:length()
+    if bytes > 0 then
+      local text = bytes > TAIL and chunk:getBytes(bytes - TAIL, TAIL) or chunk:getBytes(0, bytes)
       first, second, third = second, third, text
-      if charge ~= nil and streams then
+      if client ~= nil and streams then
         local at = 1
         while at ~= nil do
           at = find(text, "\ndata:", at + 1, true)
@@ -370,9 +391,9 @@ function envoy_on_response(handle)
     end
   end
   local input, output = usage(first .. second .. third)
-  if charge ~= nil then
+  if client ~= nil then
     -- A stream whose client did not ask for its usage: an event is a token, and four bytes of a request are.
-    local used = (input or math.ceil(seen["length"] / 4)) + (output or events)
+    local used = (input or math.ceil(length / 4)) + (output or events)
     UNCHARGED[client] = (UNCHARGED[client] or 0) + used
   end
   if input ~= nil or output ~= nil then

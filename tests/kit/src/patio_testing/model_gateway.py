@@ -92,7 +92,7 @@ async def serving(app: Any, socket: str | None = None) -> AsyncIterator[Address]
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until a condition, which may be awaitable, holds; return its value. Fail with `what` after the tests' deadline."""
+    """Wait until a condition holds, which may be awaitable; return its value. Fail after the tests' deadline."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
     while True:
         value = condition()
