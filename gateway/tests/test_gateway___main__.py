@@ -128,7 +128,7 @@ async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--engine", "ftp://a"], "expected http://HOST:PORT"),
         (["--engine", "http://a:1", "--engine", "http://a:1=m"], "twice"),
@@ -144,10 +144,10 @@ async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> No
         (["--engine", "http://a:1", "--folder", "/" + "x" * 91], "longer than 90"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_told_in_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == BAD_INPUT
     printed = capsys.readouterr().err
-    assert told in printed
+    assert message in printed
     assert printed.count("\n") == 1
 
 

@@ -56,10 +56,10 @@ async def test_requests_at_once_do_not_pass_a_limit() -> None:
     async with serving(engine.app()) as address:
         model = Model("a/m", ("m",), workers=(Worker("m-0", address),))
         async with running_gateway(Snapshot(models=(model,), clients=(FEW,))) as gateway:
-            asked = [
+            requests = [
                 gateway.ask("/v1/completions", {"model": "m"}, authorization=f"Bearer {FEW.key}") for _ in range(20)
             ]
-            codes = [answer.status_code for answer in await asyncio.gather(*asked)]
+            codes = [answer.status_code for answer in await asyncio.gather(*requests)]
     assert (codes.count(200), codes.count(429)) == (3, 17)
 
 
@@ -93,8 +93,10 @@ async def test_client_above_its_tokens_is_429_until_they_refill(streams: bool) -
         model = Model("a/m", ("m",), workers=(Worker("m-0", address),))
         async with running_gateway(Snapshot(models=(model,), clients=(client, MANY))) as gateway:
 
-            async def ask(who: Client) -> int:
-                answer = await gateway.ask("/v1/completions", {"model": "m"}, authorization=f"Bearer {who.key}")
+            async def ask(client_of_it: Client) -> int:
+                answer = await gateway.ask(
+                    "/v1/completions", {"model": "m"}, authorization=f"Bearer {client_of_it.key}"
+                )
                 assert "x-patio-limited" not in answer.headers
                 return answer.status_code
 

@@ -35,8 +35,8 @@ async def pod_of(gateway: Gateway, body: dict[str, object], path: str = CHAT, **
 
 def a_chat(system: str, *turns: str, model: str = "m") -> dict[str, object]:
     roles = ("user", "assistant")
-    said = [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
-    return {"messages": [{"role": "system", "content": system}, *said], "model": model}
+    messages = [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
+    return {"messages": [{"role": "system", "content": system}, *messages], "model": model}
 
 
 async def test_conversation_stays_on_its_pod_and_others_spread() -> None:
@@ -75,12 +75,12 @@ async def test_session_comes_before_the_prompt() -> None:
         gateway = await stack.enter_async_context(running_gateway(of_pods(await pods(stack, engine))))
         chosen = set()
         for session in range(24):
-            asked = {
+            pods_of_session = {
                 await pod_of(gateway, a_chat(f"{number}", f"{number}"), x_session_id=f"session-{session}")
                 for number in range(4)
             }
-            assert len(asked) == 1
-            chosen |= asked
+            assert len(pods_of_session) == 1
+            chosen |= pods_of_session
     assert chosen == {(f"pod-{index}", "session") for index in range(PODS)}
 
 
