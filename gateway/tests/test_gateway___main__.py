@@ -137,6 +137,7 @@ async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> No
         (["--engine", "http://a:1", "--metrics-port", "0"], "--metrics-port 0"),
         (["--engine", "http://a:1", "--threads", "0"], "--threads 0"),
         (["--engine", "http://a:1", "--most-body", "1"], "--most-body 1"),
+        (["--engine", "http://a:1", "--most-heap", "1"], "--most-heap 1"),
         (["--engine", "http://a:1", "--drain", "-1"], "--drain -1"),
         (["--engine", "http://a:1", "--drain", "nan"], "--drain nan"),
         (["--engine", "http://a:1", "--envoy", "/no/such"], "/no/such"),

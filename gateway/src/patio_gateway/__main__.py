@@ -73,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
         help="a longer body of a request is answered 413 (default: %(default)s)",
     )
     found.add_argument(
+        "--most-heap",
+        type=int,
+        default=Listening.most_heap,
+        metavar="BYTES",
+        help="memory of Envoy above which it answers new requests 503 (default: %(default)s)",
+    )
+    found.add_argument(
         "--access-log", default="-", metavar="FILE", help="JSON lines, one a request (default: standard output)"
     )
     found.add_argument(
@@ -111,6 +118,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     # Envoy holds a MiB of each connection anyway.
     if not 1024**2 <= arguments.most_body <= 1024**3:
         raise ValueError(f"--most-body {arguments.most_body}: expected {1024**2} to {1024**3}.")
+    if not 64 * 1024**2 <= arguments.most_heap <= 1024**4:
+        raise ValueError(f"--most-heap {arguments.most_heap}: expected {64 * 1024**2} to {1024**4}.")
     try:
         ipaddress.ip_address(arguments.host)
     except ValueError:
@@ -124,6 +133,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
             metrics=(arguments.host, arguments.metrics_port) if arguments.metrics_port else None,
             access_log=arguments.access_log,
             most_body=arguments.most_body,
+            most_heap=arguments.most_heap,
             most_own_groups=most_own_groups(_inotify_instances()),
         ),
         program=find_envoy(arguments.envoy),

@@ -71,6 +71,8 @@ class Listening:
     """Bytes of a request's body that are read to find its model; a longer one is answered 413."""
     most_connections: int = 20_000
     """Connections of clients at a time."""
+    most_heap: int = 2 * 1024**3
+    """Bytes of Envoy's memory above which it answers new requests 503: bodies are held until a pod has them."""
     most_own_groups: int = 40
     """ModelEndpoints that have clusters of their own; where there are more, they share some."""
 
@@ -117,8 +119,25 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
                         ),
                         "max_active_downstream_connections": listening.most_connections,
                     },
-                }
-            ]
+                },
+                {
+                    "name": "envoy.resource_monitors.fixed_heap",
+                    "typed_config": {
+                        "@type": f"{_EXTENSIONS}.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                        "max_heap_size_bytes": listening.most_heap,
+                    },
+                },
+            ],
+            "actions": [
+                {
+                    "name": "envoy.overload_actions.stop_accepting_requests",
+                    "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": 0.95}}],
+                },
+                {
+                    "name": "envoy.overload_actions.shrink_heap",
+                    "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": 0.8}}],
+                },
+            ],
         },
         "layered_runtime": {"layers": [{"name": "static", "static_layer": {}}]},
     }
