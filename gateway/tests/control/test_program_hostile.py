@@ -61,7 +61,6 @@ async def test_program_never_fails_on_bodies_of_pieces() -> None:
         "Basic =",
         "Bearer \xff",
         "Bearer",
-        " ",
         "Basic 4",
         "Negotiate x",
         "x" * 9000,
@@ -69,7 +68,7 @@ async def test_program_never_fails_on_bodies_of_pieces() -> None:
 )
 async def test_program_never_fails_on_credentials(authorization: str) -> None:
     async with running_gateway(Snapshot(clients=(Client("c", KEY),))) as gateway:
-        answer = await gateway.client.get("/v1/models", headers={"authorization": authorization.encode("latin-1")})
+        answer = await gateway.client.get("/v1/models", headers={b"authorization": authorization.encode("latin-1")})
         assert answer.status_code == 401
         assert complaints(gateway) == []
 

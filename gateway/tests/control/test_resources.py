@@ -31,7 +31,12 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             for index in range(draw(st.integers(0, 4)))
         )
         models.append(
-            Model(f"team/model-{number}", (f"model-{number}", f"alias-{number}"), tuple(ADAPTERS), workers=workers)
+            Model(
+                f"team/model-{number}",
+                (f"model-{number}", f"alias-{number}"),
+                adapters=tuple(ADAPTERS),
+                workers=workers,
+            )
         )
     return Snapshot(models=tuple(models))
 
