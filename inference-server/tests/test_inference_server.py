@@ -19,6 +19,7 @@ from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_until_gone
 from inference_server import (
     Cause,
     CustomServer,
+    EngineError,
     InferenceServer,
     ProfileError,
     ServerStartupError,
@@ -31,6 +32,7 @@ from inference_server import (
     start_server_from_config,
 )
 from inference_server.ports import free_port
+from patio_testing.deadline import DEADLINE
 
 Make = Callable[..., CustomServer]
 
@@ -581,3 +583,95 @@ def test_import_alone_loads_next_to_nothing() -> None:
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("inference_server.")} == set()
     assert not loaded & {"logging", "subprocess", "socket", "http.client", "asyncio", "yaml"}
+
+
+# Drain
+
+BUSY = "vllm:num_requests_running 2.0\nvllm:num_requests_waiting 1.0\n"
+IDLE = "vllm:num_requests_running 0.0\nvllm:num_requests_waiting 0.0\n"
+
+
+class Requests:
+    """What the fake engine says of its requests, and how often it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._metrics = folder / "metrics.txt"
+        self._asked = folder / "asked.txt"
+        self.variables = {"FAKE_METRICS": str(self._metrics), "FAKE_REQUESTS": str(self._asked)}
+        self.are(BUSY)
+
+    def are(self, text: str) -> None:
+        """Let the engine's metrics be this text from now on."""
+        part = self._metrics.with_suffix(".part")
+        part.write_text(text)
+        part.replace(self._metrics)
+
+    def wait_until_asked(self, times: int) -> None:
+        """Wait until the metrics were asked for so often."""
+        eventually(lambda: self._asked_times() >= times, self._asked_times)
+
+    def _asked_times(self) -> int:
+        return self._asked.read_text().count("/metrics") if self._asked.exists() else 0
+
+
+def test_drain_waits_until_no_request_is_left(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    with make_server(**requests.variables) as server:
+        assert not server.drain(0)
+        idle = threading.Timer(0, lambda: (requests.wait_until_asked(3), requests.are(IDLE)))
+        idle.start()
+        assert server.drain(DEADLINE)
+        idle.join()
+        assert server.is_running
+
+
+def test_drain_without_numbers_or_engine_is_an_error(make_server: Make) -> None:
+    server = make_server()
+    with pytest.raises(EngineError, match="not started"):
+        server.drain()
+    with server:
+        with pytest.raises(EngineError, match="do not say how many"):
+            server.drain()
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait(DEADLINE)
+        with pytest.raises(EngineError, match="ended with code -9"):
+            server.drain()
+
+
+def test_stop_lets_requests_finish_first(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    server = make_server(drain_timeout=DEADLINE, **requests.variables)
+    server.start()
+    stop = threading.Thread(target=server.stop)
+    stop.start()
+    requests.wait_until_asked(3)
+    assert server.process is not None
+    assert server.process.poll() is None
+    assert server.state == "stopping"
+    requests.are(IDLE)
+    stop.join(DEADLINE)
+    assert server.state == "stopped"
+    assert server.process.poll() == 0
+
+
+def test_stop_goes_on_where_no_drain_is_possible(make_server: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with make_server(drain_timeout=DEADLINE) as server:
+        pass
+    assert server.stop_report is not None
+    assert server.stop_report.exit_code == 0
+    assert "no request is waited for: the engine's metrics do not say" in caplog.text
+
+
+def test_kill_ends_a_stop_that_drains(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    server = make_server(drain_timeout=DEADLINE, **requests.variables)
+    server.start()
+    stop = threading.Thread(target=server.stop)
+    stop.start()
+    requests.wait_until_asked(2)
+    server.kill()
+    stop.join(DEADLINE)
+    assert not stop.is_alive()
+    assert server.process is not None
+    assert server.process.poll() == -signal.SIGKILL

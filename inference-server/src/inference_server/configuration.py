@@ -13,8 +13,8 @@ from typing import Any, Mapping, Sequence
 
 CONSTRUCTOR = (
     *("port", "output_dir", "heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup", "profile"),
-    "max_log_bytes",
+    *("stop_timeout", "drain_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup"),
+    *("profile", "max_log_bytes"),
 )
 """Keys that go to the constructor as they are."""
 
@@ -25,7 +25,7 @@ KNOWN = frozenset(("backend", "model", "config", "launch_command", "binary_path"
 
 SECONDS = (
     *("heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "gpu_release_timeout"),
+    *("stop_timeout", "drain_timeout", "gpu_release_timeout"),
 )
 SWITCHES = ("debug_mode", "strict_cleanup")
 LARGEST_PORT = 65535

@@ -32,6 +32,7 @@ from inference_server import (
     gpu,
     gpu_memory,
     http_check,
+    in_flight,
     logs,
     masking,
     phases,
@@ -51,6 +52,7 @@ from inference_server import (
 from inference_server.errors import (
     Cause,
     CleanupError,
+    EngineError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -69,6 +71,9 @@ LEFTOVER_SECONDS = 1.0
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+DRAIN_PAUSE = 0.25
+"""Seconds between two questions whether requests are left."""
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -109,6 +114,7 @@ class InferenceServer(abc.ABC):
         *,
         stall_timeout: float = 300,
         stop_timeout: float | None = None,
+        drain_timeout: float = 0,
         strict_cleanup: bool = False,
         profile: Mapping[str, Any] | None = None,
         gpu_release_timeout: float = 30,
@@ -126,6 +132,7 @@ class InferenceServer(abc.ABC):
         self.startup_timeout = startup_timeout
         self.stall_timeout = stall_timeout
         self.stop_timeout = self.default_stop_timeout if stop_timeout is None else stop_timeout
+        self.drain_timeout = drain_timeout
         self.gpu_release_timeout = gpu_release_timeout
         if env_mode not in ENV_MODES:
             raise ValueError("env_mode must be one of %s, not %r" % (", ".join(ENV_MODES), env_mode))
@@ -436,7 +443,7 @@ class InferenceServer(abc.ABC):
             keeper=processes.identity_of(process.keeper_pid),
             engine=None,
             started_at=run_file.now_text(),
-            stop_timeout=self.get_stop_plan().longest + float(self.gpu_release_timeout),
+            stop_timeout=float(self.drain_timeout) + self.get_stop_plan().longest + float(self.gpu_release_timeout),
         )
 
     def _note_failure(self, error: BaseException) -> None:
@@ -649,6 +656,33 @@ class InferenceServer(abc.ABC):
         url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
         return engine_calls.metrics(self._get_engine(), url)
 
+    def drain(self, timeout: float = 60) -> bool:
+        """Wait until the engine has no request, neither in work nor waiting; return whether that came in time.
+
+        Nothing keeps new requests away: stop sending them first.
+
+        Raises:
+            EngineError: the engine ended, or its metrics do not say how many requests it has.
+        """
+        process = self.process
+        if process is None:
+            raise EngineError("the server was not started")
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                left = in_flight.requests_in_flight(self.metrics())
+            except EngineError:
+                if process.poll() is None:
+                    raise
+                left = None
+            if process.poll() is not None:
+                raise EngineError("the engine ended with code %s" % process.poll())
+            if left is None:
+                raise EngineError("the engine's metrics do not say how many requests it has")
+            if left == 0 or time.monotonic() >= until:
+                return left == 0
+            process.wait_for_exit(DRAIN_PAUSE)
+
     def _get_engine(self) -> engine_calls.Engine:
         served = arguments.values_of(self.get_launch_arguments(), "--served-model-name")
         return engine_calls.Engine(
@@ -826,9 +860,12 @@ class InferenceServer(abc.ABC):
                 self.logger.warning("the server is not running")
                 self.is_running = False
                 return None
+            served = self.is_running
             self._set_state("stopping")
             self.is_running = False
             try:
+                if served and self.drain_timeout:
+                    self._let_requests_finish()
                 lost = self._profiles.end() if self._profiles is not None else ""
                 if lost:
                     self.logger.error("%s", lost)
@@ -850,6 +887,13 @@ class InferenceServer(abc.ABC):
                 self._verify_cleanup(process)
             self._collect_profile(report)
             return report
+
+    def _let_requests_finish(self) -> None:
+        try:
+            if not self.drain(float(self.drain_timeout)):
+                self.logger.warning("requests are left after %g s of drain_timeout", self.drain_timeout)
+        except EngineError as error:
+            self.logger.warning("no request is waited for: %s", error)
 
     @contextlib.contextmanager
     def _before_any_start(self) -> Iterator[None]:
