@@ -675,3 +675,79 @@ def test_kill_ends_a_stop_that_drains(make_server: Make, tmp_path: Path) -> None
     assert not stop.is_alive()
     assert server.process is not None
     assert server.process.poll() == -signal.SIGKILL
+
+
+# Restart
+
+
+def kill_engine(server: CustomServer) -> int:
+    """Kill the engine's first process; return its pid."""
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    return server.process.pid
+
+
+def restart_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "inference-server-restart"]
+
+
+def test_killed_server_is_started_again_if_wanted(make_server: Make) -> None:
+    changes: list[str] = []
+    with make_server(restart="on-failure", on_change=changes.append) as server:
+        first = kill_engine(server)
+        eventually(lambda: changes[2:] == ["dead", "starting", "ready"], lambda: changes)
+        assert server.is_running
+        assert not server.is_restarting
+        assert server.process is not None
+        assert server.process.pid != first
+    assert not restart_threads()
+
+
+def test_server_that_ended_with_0_is_not_started_again(make_server: Make) -> None:
+    with make_server(restart="on-failure") as server:
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGTERM)
+        eventually(lambda: server.state == "dead", lambda: server.state)
+        assert not server.is_restarting
+
+
+def test_stop_in_the_pause_before_a_restart_ends_it(make_server: Make) -> None:
+    server = make_server(restart="on-failure")
+    server.start()
+    kill_engine(server)
+    eventually(lambda: server.is_restarting, lambda: server.state)
+    server.stop()
+    assert not server.is_restarting
+    eventually(lambda: not restart_threads(), restart_threads)
+    assert server.state == "stopped"
+    assert server.process is not None
+    assert server.process.has_gone()
+
+
+def test_stop_in_a_restart_ends_it(make_server: Make) -> None:
+    changes: list[str] = []
+    server = make_server(restart="on-failure", on_change=changes.append)
+    server.start()
+    server.env_vars["FAKE_HANG"] = "1"
+    kill_engine(server)
+    eventually(lambda: changes[-2:] == ["dead", "starting"], lambda: changes)
+    server.stop()
+    eventually(lambda: not restart_threads(), restart_threads)
+    assert not server.is_restarting
+    assert not server.is_running
+    assert server.process is not None
+    assert server.process.has_gone()
+
+
+def test_restarts_that_fail_end_at_the_limit(make_server: Make, caplog: pytest.LogCaptureFixture) -> None:
+    changes: list[str] = []
+    server = make_server(restart="on-failure", restart_limit=2, on_change=changes.append)
+    server.start()
+    server.env_vars["FAKE_EXIT"] = "3"
+    kill_engine(server)
+    eventually(lambda: not server.is_restarting and server.state == "dead" and not restart_threads(), lambda: changes)
+    assert changes[2:] == ["dead", "starting", "dead", "starting", "dead", "dead"]
+    assert "the server is not started again: 2 restarts in a row failed" in caplog.text
+    server.env_vars.pop("FAKE_EXIT")
+    assert server.start()
+    server.stop()
