@@ -596,8 +596,8 @@ class Requests:
 
     def __init__(self, folder: Path) -> None:
         self._metrics = folder / "metrics.txt"
-        self._asked = folder / "asked.txt"
-        self.variables = {"FAKE_METRICS": str(self._metrics), "FAKE_REQUESTS": str(self._asked)}
+        self._log = folder / "asked.txt"
+        self.variables = {"FAKE_METRICS": str(self._metrics), "FAKE_REQUESTS": str(self._log)}
         self.are(BUSY)
 
     def are(self, text: str) -> None:
@@ -608,10 +608,10 @@ class Requests:
 
     def wait_until_asked(self, times: int) -> None:
         """Wait until the metrics were asked for so often."""
-        eventually(lambda: self._asked_times() >= times, self._asked_times)
+        eventually(lambda: self._count() >= times, self._count)
 
-    def _asked_times(self) -> int:
-        return self._asked.read_text().count("/metrics") if self._asked.exists() else 0
+    def _count(self) -> int:
+        return self._log.read_text().count("/metrics") if self._log.exists() else 0
 
 
 def test_drain_waits_until_no_request_is_left(make_server: Make, tmp_path: Path) -> None:

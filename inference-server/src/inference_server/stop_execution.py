@@ -1,6 +1,6 @@
 """Carries out the stop of an engine: sends the signals that `stopping` decides, and waits for their effect.
 
-`server` calls it with the lifecycle's lock held. Every wait has an end; a process that is killed meanwhile ends them all.
+`server` calls it with the lifecycle's lock held. Every wait has an end, and the death of the process ends it.
 """
 
 from __future__ import annotations
