@@ -9,7 +9,7 @@ export PATIO_CLUSTER_PROVIDER := $(PROVIDER)
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests sidecar/tests operator/tests observability/tests release/tests inference-server/tests gateway/tests tests/doubles/engine/tests tests/scripts
+UNIT := protocol/tests kube/tests sidecar/tests operator/tests observability/tests release/tests inference-server/tests gateway/tests tests/doubles/engine/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 RELEASE_ARGS ?=

@@ -31,8 +31,8 @@ from kubernetes.aio import client, config
 from benchmarks import groups, plans
 from benchmarks.simulated_sidecars import address
 from e2e_cluster.control_plane import ControlPlane, control_plane
-from patio_operator.kube.client import KubeClient, Object, Scope
-from patio_operator.kube.resources import LORA_ADAPTER, POD
+from patio_kube.client import KubeClient, Object, Scope
+from patio_kube.resources import LORA_ADAPTER, POD
 from patio_testing.chart import install_chart
 from patio_testing.operator_process import OperatorProcess
 
@@ -331,7 +331,7 @@ async def connected(plane: ControlPlane) -> Any:
     """Connect to the API server as its administrator."""
     configuration = client.Configuration()
     await config.load_kube_config(config_file=str(plane.kubeconfig), client_configuration=configuration)
-    cluster = KubeClient(client.ApiClient(configuration))
+    cluster = KubeClient(client.ApiClient(configuration), "patio-operator")
     try:
         yield cluster
     finally:

@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from e2e_cluster.control_plane import ControlPlane, control_plane
-from patio_operator.kube.client import KubeClient, Object
-from patio_operator.kube.resources import LEASE, PROFILE, ROLE_BASED_GROUP, SECRET, STATEFUL_SET, Resource
+from patio_kube.client import KubeClient, Object
+from patio_kube.resources import LEASE, PROFILE, ROLE_BASED_GROUP, SECRET, STATEFUL_SET, Resource
 from patio_operator.webhooks.server import PODS_PATH
 from patio_testing.chart import install_chart
 from patio_testing.kube import until

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from patio_kube.client import KubeClient, Object
+from patio_kube.resources import LORA_ADAPTER, POD, Resource
 from patio_operator.caches import Caches
-from patio_operator.kube.client import KubeClient, Object
-from patio_operator.kube.resources import LORA_ADAPTER, POD, Resource
 from patio_operator.loraadapters.dispatcher import Dispatcher
 from patio_operator.loraadapters.label_writer import LabelWriter
 from patio_operator.loraadapters.planner.observation import Observation

@@ -45,8 +45,9 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "sidecar/tests", "operator/tests", "observability/tests", "release/tests"),
-            *("inference-server/tests", "gateway/tests", "tests/doubles/engine/tests", "tests/scripts"),
+            *("protocol/tests", "kube/tests", "sidecar/tests", "operator/tests", "observability/tests"),
+            *("release/tests", "inference-server/tests", "gateway/tests"),
+            *("tests/doubles/engine/tests", "tests/scripts"),
         ),
     ),
     Stage("api", ("-n", "2", "--dist", "loadfile", "tests/api", "tests/chart")),

@@ -106,6 +106,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"object": "list", "data": [{"id": base, "root": base, "parent": None}, *adapters]})
         elif self.path == "/openapi.json":
             self.answer(200, {"paths": {"/health": {}, "/v1/models": {}, "/v1/score": {}}})
+        elif self.path == "/metrics" and os.environ.get("FAKE_METRICS"):
+            with open(os.environ["FAKE_METRICS"], "rb") as file:
+                self.send(200, file.read())
         else:
             self.answer(200, {})
 
@@ -157,7 +160,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, content: dict[str, object]) -> None:
         """Send JSON."""
-        body = json.dumps(content).encode()
+        self.send(status, json.dumps(content).encode())
+
+    def send(self, status: int, body: bytes) -> None:
+        """Send bytes."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -233,6 +233,24 @@ def test_fleet_lives_on_without_a_server_and_says_so(terminal: Terminal) -> None
     assert [event["event"] for event in events(output)] == ["stopped"]
 
 
+def test_server_that_is_started_again_keeps_the_command(terminal: Terminal) -> None:
+    terminal.configure(restart="on-failure")
+    with running(terminal, "server.yaml", "--json") as process:
+        os.kill(record_of(terminal).engine.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        ended = json.loads(process.stdout.readline())
+        assert (ended["event"], ended["restarts"]) == ("ended", True)
+        following = [json.loads(process.stdout.readline())]
+        while following[-1]["event"] == "phase":
+            following.append(json.loads(process.stdout.readline()))
+        assert following[-1]["event"] == "ready"
+        assert record_of(terminal).state == "ready"
+        process.terminate()
+        output, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == exit_codes.OK
+    assert [event["event"] for event in events(output)] == ["stopped"]
+
+
 # Check
 
 

@@ -19,6 +19,7 @@ from fake_tree import FAKE, TREE_SIZE, alive, eventually, wait_until_gone
 from inference_server import (
     Cause,
     CustomServer,
+    EngineError,
     InferenceServer,
     ProfileError,
     ServerStartupError,
@@ -31,6 +32,7 @@ from inference_server import (
     start_server_from_config,
 )
 from inference_server.ports import free_port
+from patio_testing.deadline import DEADLINE
 
 Make = Callable[..., CustomServer]
 
@@ -581,3 +583,171 @@ def test_import_alone_loads_next_to_nothing() -> None:
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("inference_server.")} == set()
     assert not loaded & {"logging", "subprocess", "socket", "http.client", "asyncio", "yaml"}
+
+
+# Drain
+
+BUSY = "vllm:num_requests_running 2.0\nvllm:num_requests_waiting 1.0\n"
+IDLE = "vllm:num_requests_running 0.0\nvllm:num_requests_waiting 0.0\n"
+
+
+class Requests:
+    """What the fake engine says of its requests, and how often it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._metrics = folder / "metrics.txt"
+        self._log = folder / "asked.txt"
+        self.variables = {"FAKE_METRICS": str(self._metrics), "FAKE_REQUESTS": str(self._log)}
+        self.are(BUSY)
+
+    def are(self, text: str) -> None:
+        """Let the engine's metrics be this text from now on."""
+        part = self._metrics.with_suffix(".part")
+        part.write_text(text)
+        part.replace(self._metrics)
+
+    def wait_until_asked(self, times: int) -> None:
+        """Wait until the metrics were asked for so often."""
+        eventually(lambda: self._count() >= times, self._count)
+
+    def _count(self) -> int:
+        return self._log.read_text().count("/metrics") if self._log.exists() else 0
+
+
+def test_drain_waits_until_no_request_is_left(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    with make_server(**requests.variables) as server:
+        assert not server.drain(0)
+        idle = threading.Timer(0, lambda: (requests.wait_until_asked(3), requests.are(IDLE)))
+        idle.start()
+        assert server.drain(DEADLINE)
+        idle.join()
+        assert server.is_running
+
+
+def test_drain_without_numbers_or_engine_is_an_error(make_server: Make) -> None:
+    server = make_server()
+    with pytest.raises(EngineError, match="not started"):
+        server.drain()
+    with server:
+        with pytest.raises(EngineError, match="do not say how many"):
+            server.drain()
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait(DEADLINE)
+        with pytest.raises(EngineError, match="ended with code -9"):
+            server.drain()
+
+
+def test_stop_lets_requests_finish_first(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    server = make_server(drain_timeout=DEADLINE, **requests.variables)
+    server.start()
+    stop = threading.Thread(target=server.stop)
+    stop.start()
+    requests.wait_until_asked(3)
+    assert server.process is not None
+    assert server.process.poll() is None
+    assert server.state == "stopping"
+    requests.are(IDLE)
+    stop.join(DEADLINE)
+    assert server.state == "stopped"
+    assert server.process.poll() == 0
+
+
+def test_stop_goes_on_where_no_drain_is_possible(make_server: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with make_server(drain_timeout=DEADLINE) as server:
+        pass
+    assert server.stop_report is not None
+    assert server.stop_report.exit_code == 0
+    assert "no request is waited for: the engine's metrics do not say" in caplog.text
+
+
+def test_kill_ends_a_stop_that_drains(make_server: Make, tmp_path: Path) -> None:
+    requests = Requests(tmp_path)
+    server = make_server(drain_timeout=DEADLINE, **requests.variables)
+    server.start()
+    stop = threading.Thread(target=server.stop)
+    stop.start()
+    requests.wait_until_asked(2)
+    server.kill()
+    stop.join(DEADLINE)
+    assert not stop.is_alive()
+    assert server.process is not None
+    assert server.process.poll() == -signal.SIGKILL
+
+
+# Restart
+
+
+def kill_engine(server: CustomServer) -> int:
+    """Kill the engine's first process; return its pid."""
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    return server.process.pid
+
+
+def restart_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "inference-server-restart"]
+
+
+def test_killed_server_is_started_again_if_wanted(make_server: Make) -> None:
+    changes: list[str] = []
+    with make_server(restart="on-failure", on_change=changes.append) as server:
+        first = kill_engine(server)
+        eventually(lambda: changes[2:] == ["dead", "starting", "ready"], lambda: changes)
+        assert server.is_running
+        assert not server.is_restarting
+        assert server.process is not None
+        assert server.process.pid != first
+    assert not restart_threads()
+
+
+def test_server_that_ended_with_0_is_not_started_again(make_server: Make) -> None:
+    with make_server(restart="on-failure") as server:
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGTERM)
+        eventually(lambda: server.state == "dead", lambda: server.state)
+        assert not server.is_restarting
+
+
+def test_stop_in_the_pause_before_a_restart_ends_it(make_server: Make) -> None:
+    server = make_server(restart="on-failure")
+    server.start()
+    kill_engine(server)
+    eventually(lambda: server.is_restarting, lambda: server.state)
+    server.stop()
+    assert not server.is_restarting
+    eventually(lambda: not restart_threads(), restart_threads)
+    assert server.state == "stopped"
+    assert server.process is not None
+    assert server.process.has_gone()
+
+
+def test_stop_in_a_restart_ends_it(make_server: Make) -> None:
+    changes: list[str] = []
+    server = make_server(restart="on-failure", on_change=changes.append)
+    server.start()
+    server.env_vars["FAKE_HANG"] = "1"
+    kill_engine(server)
+    eventually(lambda: changes[-2:] == ["dead", "starting"], lambda: changes)
+    server.stop()
+    eventually(lambda: not restart_threads(), restart_threads)
+    assert not server.is_restarting
+    assert not server.is_running
+    assert server.process is not None
+    assert server.process.has_gone()
+
+
+def test_restarts_that_fail_end_at_the_limit(make_server: Make, caplog: pytest.LogCaptureFixture) -> None:
+    changes: list[str] = []
+    server = make_server(restart="on-failure", restart_limit=2, on_change=changes.append)
+    server.start()
+    server.env_vars["FAKE_EXIT"] = "3"
+    kill_engine(server)
+    eventually(lambda: not server.is_restarting and server.state == "dead" and not restart_threads(), lambda: changes)
+    assert changes[2:] == ["dead", "starting", "dead", "starting", "dead", "dead"]
+    assert "the server is not started again: 2 restarts in a row failed" in caplog.text
+    server.env_vars.pop("FAKE_EXIT")
+    assert server.start()
+    server.stop()

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from patio_kube.resources import LORA_ADAPTER
+from patio_kube.runtime.workqueue import Key, WorkQueue
+from patio_kube.unreadable_objects import MOST_WAITING, UnreadableObjects
 from patio_operator.api import labels
 from patio_operator.caches import Caches
 from patio_operator.groups import event_handlers as of_groups
-from patio_operator.kube.resources import LORA_ADAPTER
-from patio_operator.kube.unreadable_objects import MOST_WAITING, UnreadableObjects
 from patio_operator.loraadapters import event_handlers as of_adapters
 from patio_operator.profiles import event_handlers as of_profiles
-from patio_operator.runtime.workqueue import Key, WorkQueue
 from patio_testing.operator.memory_api import GROUPS, PODS, PROFILES, MemoryApi, connected, group, profile, serving
 from patio_testing.operator.waiting import until
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from patio_kube.client import InvalidError, NotFoundError, RetryableApiError
 from patio_operator import installation_check
 from patio_operator.installation_check import Outcome
-from patio_operator.kube.client import InvalidError, NotFoundError, RetryableApiError
 from patio_testing.operator.memory_api import MemoryApi, Object, connected, serving
 
 REVISIONS = {"patio.dev/injected": json.dumps({"patio": "r1"})}

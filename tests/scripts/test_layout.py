@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTS = {
     "protocol": ("patio_protocol", "protocol_"),
+    "kube": ("patio_kube", "kube_"),
     "sidecar": ("patio", "sidecar_"),
     "operator": ("patio_operator", "operator_"),
     "release": ("patio_release", "release_"),

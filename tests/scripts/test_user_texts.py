@@ -16,7 +16,7 @@ from .test_layout import tracked
 ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
 
-PACKAGES = ("operator", "protocol", "sidecar")
+PACKAGES = ("kube", "operator", "protocol", "sidecar")
 """Whose texts and names have no private words."""
 
 PRIVATE_PHRASES = (
@@ -107,7 +107,9 @@ def texts_of(package: str) -> list[str]:
     return [line for part in parts if part.startswith(f"## {package}/") for line in part.splitlines()[1:]]
 
 
-@pytest.mark.parametrize("package", ["operator/src", "protocol/src", "sidecar/src", "observability/src", "scripts"])
+@pytest.mark.parametrize(
+    "package", ["operator/src", "kube/src", "protocol/src", "sidecar/src", "observability/src", "scripts"]
+)
 def test_names_are_the_fields_own(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line} {name}"

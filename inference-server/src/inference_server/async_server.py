@@ -130,6 +130,10 @@ class AsyncInferenceServer:
         """Return the engine's metrics as Prometheus text."""
         return await on_thread(self.server.metrics)
 
+    async def drain(self, timeout: float = 60) -> bool:
+        """Wait until the engine has no request; return whether that came in time."""
+        return await on_thread(lambda: self.server.drain(timeout))
+
     @contextlib.asynccontextmanager
     async def profile(self, name: str = "") -> AsyncIterator[Profile]:
         """Record what happens within the block, as `InferenceServer.profile` does."""

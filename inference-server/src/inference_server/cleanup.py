@@ -38,6 +38,18 @@ class CleanupReport:
         """The pids that are left, each once."""
         return tuple(sorted({pid for check in self.checks for pid in check.left}))
 
+    @property
+    def lines(self) -> list[tuple[bool, str]]:
+        """What the log says: whether it is good news, and the line."""
+        found = [
+            (
+                check.passed,
+                "%s: %s" % (check.name, "left: %s" % ", ".join(map(str, check.left)) if check.left else "passed"),
+            )
+            for check in self.checks
+        ]
+        return [*found, (self.passed, "CLEANUP VERIFICATION %s!" % ("PASSED" if self.passed else "FAILED"))]
+
 
 def verify(
     everything: Sequence[Stat], *, leader: int, exit_code: int | None, tracked: set[Identity], marked: Sequence[Stat]

@@ -13,8 +13,8 @@ from typing import Any, Mapping, Sequence
 
 CONSTRUCTOR = (
     *("port", "output_dir", "heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup", "profile"),
-    "max_log_bytes",
+    *("stop_timeout", "drain_timeout", "gpu_release_timeout", "env_vars", "env_mode", "debug_mode", "strict_cleanup"),
+    *("profile", "max_log_bytes", "restart", "restart_limit"),
 )
 """Keys that go to the constructor as they are."""
 
@@ -25,7 +25,7 @@ KNOWN = frozenset(("backend", "model", "config", "launch_command", "binary_path"
 
 SECONDS = (
     *("heartbeat_interval", "heartbeat_timeout", "startup_timeout", "stall_timeout"),
-    *("stop_timeout", "gpu_release_timeout"),
+    *("stop_timeout", "drain_timeout", "gpu_release_timeout"),
 )
 SWITCHES = ("debug_mode", "strict_cleanup")
 LARGEST_PORT = 65535
@@ -95,7 +95,7 @@ def _check_values(content: Mapping[str, Any]) -> None:
     for key in SECONDS:
         if content.get(key) is not None:
             _number(key, content[key], "seconds")
-    for key in ("port", "max_log_bytes"):
+    for key in ("port", "max_log_bytes", "restart_limit"):
         if content.get(key) is not None:
             number = _number(key, content[key], "a whole number")
             if number != int(number) or (key == "port" and number > LARGEST_PORT):

@@ -62,6 +62,11 @@ class Fleet:
         """The servers that are ready and have not ended."""
         return tuple(server for server in self.servers if server.is_running)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no server serves, and none is started again."""
+        return not any(server.is_running or server.is_restarting for server in self.servers)
+
     # Start
 
     def start(self) -> None:
@@ -205,9 +210,9 @@ class Fleet:
     # Watch
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no server serves any more; return whether that came."""
+        """Wait until no server serves and none is started again; return whether that came."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self.serving, timeout)
+            return self._changed.wait_for(lambda: self.has_ended, timeout)
 
     def _listener(self, index: int, inner: Callable[[str], None] | None) -> Callable[[str], None]:
         def changed(state: str) -> None:

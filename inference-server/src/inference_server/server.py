@@ -32,6 +32,7 @@ from inference_server import (
     gpu,
     gpu_memory,
     http_check,
+    in_flight,
     logs,
     masking,
     phases,
@@ -41,9 +42,11 @@ from inference_server import (
     profiles,
     profiling,
     recording,
+    restarts,
     run_file,
     run_record,
     stall_detection,
+    stop_execution,
     stopping,
     supervision,
     watch,
@@ -51,6 +54,7 @@ from inference_server import (
 from inference_server.errors import (
     Cause,
     CleanupError,
+    EngineError,
     InferenceServerError,
     ProfileError,
     ServerStartupError,
@@ -63,12 +67,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 PROBE_SECONDS = 30.0
 """How long one question during a start may take: the /health of SGLang without /ready generates a token first."""
 
-LEFTOVER_SECONDS = 1.0
-"""How long the workers of a leader that ended have to follow it before they get a signal."""
-
 FAILURES_UNTIL_UNHEALTHY = 3
 SAMPLE_SECONDS = 1.0
 """Between two looks at whether a start makes progress."""
+
+DRAIN_PAUSE = 0.25
+"""Seconds between two questions whether requests are left."""
 
 ENV_MODES = ("inherit", "clean")
 """Whether the engine has its caller's environment beside `env_vars`, or `env_vars` alone."""
@@ -86,6 +90,7 @@ class InferenceServer(abc.ABC):
     Attributes:
         process: the engine's process, with the methods of `subprocess.Popen`; None unless it was started.
         is_running: whether the server was ready and has not ended since.
+        is_restarting: whether the server ended by itself and is being started again, or will be.
         state: `new`, `starting`, `ready`, `degraded`, `unhealthy`, `dead`, `stopping` or `stopped`.
         phase: how far the start is, by the engine's own words.
         phases: the seconds after the start at which each phase began.
@@ -109,11 +114,14 @@ class InferenceServer(abc.ABC):
         *,
         stall_timeout: float = 300,
         stop_timeout: float | None = None,
+        drain_timeout: float = 0,
         strict_cleanup: bool = False,
         profile: Mapping[str, Any] | None = None,
         gpu_release_timeout: float = 30,
         env_mode: str = "inherit",
         max_log_bytes: int = MAX_LOG_BYTES,
+        restart: str = "never",
+        restart_limit: int = 3,
         on_phase: Callable[[str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
@@ -126,6 +134,7 @@ class InferenceServer(abc.ABC):
         self.startup_timeout = startup_timeout
         self.stall_timeout = stall_timeout
         self.stop_timeout = self.default_stop_timeout if stop_timeout is None else stop_timeout
+        self.drain_timeout = drain_timeout
         self.gpu_release_timeout = gpu_release_timeout
         if env_mode not in ENV_MODES:
             raise ValueError("env_mode must be one of %s, not %r" % (", ".join(ENV_MODES), env_mode))
@@ -136,6 +145,8 @@ class InferenceServer(abc.ABC):
         self.debug_mode = debug_mode
         self.strict_cleanup = strict_cleanup
         self.max_log_bytes = int(max_log_bytes)
+        self.restart_policy = restarts.RestartPolicy(restart, int(restart_limit))
+        self.is_restarting = False
         self.on_phase = on_phase
         self.on_change = on_change
         self.logger = logging.getLogger(type(self).__name__)
@@ -173,6 +184,9 @@ class InferenceServer(abc.ABC):
         self._environment: dict[str, str] = {}
         self._gpu: gpu.GpuWatch | None = None
         self._began = 0.0
+        self._served_since = 0.0
+        self._restarts = 0
+        self._unwanted = threading.Event()
         self._in_start = False
 
     default_stop_timeout = 30.0
@@ -294,11 +308,17 @@ class InferenceServer(abc.ABC):
             ProfileError: the profiler is not there or cannot be configured.
         """
         with self._lifecycle:
+            self._unwanted.clear()
+            self._restarts = 0
+            return self._start()
+
+    def _start(self) -> bool:
+        with self._lifecycle:
             if self.is_running:
                 self.logger.warning("the server is already running")
                 return True
             with self._abandoned_if_it_fails():  # between its two parts, too
-                self.launch()
+                self._begin()
                 self.wait_until_ready()
             return True
 
@@ -309,6 +329,12 @@ class InferenceServer(abc.ABC):
             ServerStartupError: it could not be started.
             ProfileError: the profiler is not there or cannot be configured.
         """
+        with self._lifecycle:
+            self._unwanted.clear()
+            self._restarts = 0
+            self._begin()
+
+    def _begin(self) -> None:
         with self._lifecycle:
             process = self.process
             if self.is_running or (self.state == "starting" and process is not None and process.poll() is None):
@@ -362,6 +388,8 @@ class InferenceServer(abc.ABC):
     def _serve(self, process: supervision.EngineProcess) -> None:
         """Go from starting to ready, and begin to watch."""
         self.is_running = True
+        self.is_restarting = False
+        self._served_since = time.monotonic()
         self.last_heartbeat_success = True
         if self._profiles is not None:
             self._profiles.begin_whole_life(self._get_target(), self.get_launch_arguments())
@@ -436,7 +464,7 @@ class InferenceServer(abc.ABC):
             keeper=processes.identity_of(process.keeper_pid),
             engine=None,
             started_at=run_file.now_text(),
-            stop_timeout=self.get_stop_plan().longest + float(self.gpu_release_timeout),
+            stop_timeout=float(self.drain_timeout) + self.get_stop_plan().longest + float(self.gpu_release_timeout),
         )
 
     def _note_failure(self, error: BaseException) -> None:
@@ -649,6 +677,33 @@ class InferenceServer(abc.ABC):
         url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
         return engine_calls.metrics(self._get_engine(), url)
 
+    def drain(self, timeout: float = 60) -> bool:
+        """Wait until the engine has no request, neither in work nor waiting; return whether that came in time.
+
+        Nothing keeps new requests away: stop sending them first.
+
+        Raises:
+            EngineError: the engine ended, or its metrics do not say how many requests it has.
+        """
+        process = self.process
+        if process is None:
+            raise EngineError("the server was not started")
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                left = in_flight.requests_in_flight(self.metrics())
+            except EngineError:
+                if process.poll() is None:
+                    raise
+                left = None
+            if process.poll() is not None:
+                raise EngineError("the engine ended with code %s" % process.poll())
+            if left is None:
+                raise EngineError("the engine's metrics do not say how many requests it has")
+            if left == 0 or time.monotonic() >= until:
+                return left == 0
+            process.wait_for_exit(DRAIN_PAUSE)
+
     def _get_engine(self) -> engine_calls.Engine:
         served = arguments.values_of(self.get_launch_arguments(), "--served-model-name")
         return engine_calls.Engine(
@@ -773,7 +828,39 @@ class InferenceServer(abc.ABC):
             message = "the server ended with code %s" % code
             error = {"cause": found.cause.value, "message": message, "hint": hint, "exit_code": code}
             self.run_file.note(error=error, ended_at=run_file.now_text())
+            self._restarts = restarts.restarts_after(self._restarts, time.monotonic() - self._served_since)
+            pause = None if self._unwanted.is_set() else self.restart_policy.pause(self._restarts, code)
+            self.is_restarting = pause is not None
             self._set_state("dead")
+        if pause is not None:
+            # Not on this thread, which may be one that starts the server and has the lock.
+            name = "inference-server-restart"
+            threading.Thread(target=self._start_again, args=(pause,), name=name, daemon=True).start()
+
+    def _start_again(self, pause: float) -> None:
+        """Start the server after a pause, and again while it fails and the policy allows it; a stop ends that."""
+        following: float | None = pause
+        while following is not None:
+            self.logger.warning("the server is started again in %g s", following)
+            if self._unwanted.wait(following):
+                break
+            with self._lifecycle:
+                if self._unwanted.is_set() or self.is_running:
+                    break
+                self._restarts += 1
+                try:
+                    self._start()
+                    return
+                except InferenceServerError as error:
+                    if self._unwanted.is_set():
+                        break
+                    self.logger.error("the server was not started again: %s", error)
+            following = self.restart_policy.pause(self._restarts, None)
+        else:
+            self.logger.error("the server is not started again: %d restarts in a row failed", self._restarts)
+        self.is_restarting = False
+        if not self._unwanted.is_set() and self.on_change is not None:
+            self.on_change(self.state)
 
     def _set_state(self, state: str) -> None:
         if state == self.state:
@@ -816,6 +903,7 @@ class InferenceServer(abc.ABC):
         if os.getpid() != self._owner:
             self.logger.warning("a fork of the owner does not stop the server")
             return None
+        self._unwanted.set()
         self._cancelled.set()
         starting = self.process
         if self._in_start and starting is not None:
@@ -826,9 +914,12 @@ class InferenceServer(abc.ABC):
                 self.logger.warning("the server is not running")
                 self.is_running = False
                 return None
+            served = self.is_running
             self._set_state("stopping")
-            self.is_running = False
+            self.is_running = self.is_restarting = False
             try:
+                if served and self.drain_timeout:
+                    self._let_requests_finish()
                 lost = self._profiles.end() if self._profiles is not None else ""
                 if lost:
                     self.logger.error("%s", lost)
@@ -851,6 +942,13 @@ class InferenceServer(abc.ABC):
             self._collect_profile(report)
             return report
 
+    def _let_requests_finish(self) -> None:
+        try:
+            if not self.drain(float(self.drain_timeout)):
+                self.logger.warning("requests are left after %g s of drain_timeout", self.drain_timeout)
+        except EngineError as error:
+            self.logger.warning("no request is waited for: %s", error)
+
     @contextlib.contextmanager
     def _before_any_start(self) -> Iterator[None]:
         """Hold the lifecycle's lock; a start that has it, or gets it first, ends at once."""
@@ -868,6 +966,7 @@ class InferenceServer(abc.ABC):
 
     def kill(self) -> None:
         """End every process of the server at once, without a word. What is being recorded is lost."""
+        self._unwanted.set()
         self._cancelled.set()
         self._profiles = None
         process = self.process
@@ -881,32 +980,10 @@ class InferenceServer(abc.ABC):
     def _carry_out(self, process: supervision.EngineProcess, plan: stopping.StopPlan) -> stopping.StopReport:
         began = time.monotonic()
         self._track(process.members())
-        process.mark_stopping()
-        sent: list[tuple[str, int]] = []
-        last: str | None = None
-        while True:
-            step = stopping.next_step(
-                plan, last, leader_alive=process.poll() is None, others_alive=not process.has_gone()
-            )
-            if step.name in ("done", "give-up"):
-                break
-            last = step.name
-            self.logger.info("stop: %s gets signal %d: %s", step.name, step.signal, step.reason)
-            sent.append((step.name, step.signal))
-            if step.name == "leader":
-                if self._signal_leader(process, step, sent):
-                    process.wait_until_gone(LEFTOVER_SECONDS)
-                continue
-            if step.name == "group":
-                process.signal_group(step.signal)
-            else:
-                process.kill()
-            process.wait_until_gone(step.seconds)
+        sent = stop_execution.carry_out(process, plan, self.logger, self._application, float(self.stop_timeout))
         seconds = time.monotonic() - began
         survivors = tuple(stat.identity.pid for stat in process.members())
-        return stopping.StopReport(
-            seconds, tuple(sent), process.poll(), survivors, gpu_memory=self._wait_for_gpu_memory()
-        )
+        return stopping.StopReport(seconds, sent, process.poll(), survivors, gpu_memory=self._wait_for_gpu_memory())
 
     def _wait_for_gpu_memory(self) -> gpu_memory.GpuRelease | None:
         if self._gpu is None:
@@ -924,24 +1001,6 @@ class InferenceServer(abc.ABC):
             )
         return release
 
-    def _signal_leader(
-        self, process: supervision.EngineProcess, step: stopping.Step, sent: list[tuple[str, int]]
-    ) -> bool:
-        """Let the first process finish; return whether it has.
-
-        Below a profiler the engine gets the signal, and not the profiler: that one has to write its file afterwards.
-        """
-        application = self._application
-        if application is None or not processes.send_signal(application, step.signal):
-            process.send_signal(step.signal)
-            return process.wait_for_exit(step.seconds)
-        patience = min(float(self.stop_timeout), step.seconds)
-        if process.wait_for_exit(patience):
-            return True
-        if processes.send_signal(application, signal.SIGKILL):
-            sent.append(("engine", signal.SIGKILL))
-        return process.wait_for_exit(step.seconds - patience)
-
     def _verify_cleanup(self, process: supervision.EngineProcess) -> None:
         self.cleanup_report = cleanup.verify(
             processes.all_processes(),
@@ -950,18 +1009,9 @@ class InferenceServer(abc.ABC):
             tracked=self._tracked,
             marked=process.remains(),
         )
-        for check in self.cleanup_report.checks:
-            self.logger.log(
-                logging.INFO if check.passed else logging.ERROR,
-                "%s: %s",
-                check.name,
-                "passed" if check.passed else "left: %s" % ", ".join(map(str, check.left)),
-            )
-        if self.cleanup_report.passed:
-            self.logger.info("CLEANUP VERIFICATION PASSED!")
-            return
-        self.logger.error("CLEANUP VERIFICATION FAILED!")
-        if self.strict_cleanup:
+        for passed, line in self.cleanup_report.lines:
+            self.logger.log(logging.INFO if passed else logging.ERROR, "%s", line)
+        if self.strict_cleanup and not self.cleanup_report.passed:
             raise CleanupError("processes were left: %s" % ", ".join(map(str, self.cleanup_report.survivors)))
 
     def _end_heartbeat(self) -> None:

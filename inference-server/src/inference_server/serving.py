@@ -158,7 +158,7 @@ class _Service:
             if not announced:
                 announced = True
                 self._announce()
-            if not self._fleet.serving:
+            if self._fleet.has_ended:
                 self._stop.begin()
         return self._end(announced)
 
@@ -216,8 +216,12 @@ class _Service:
         self._emit({"event": "phase", "server": self._fleet.name_of(index), "phase": phase, "seconds": seconds})
 
     def _listener(self, index: int, inner: Callable[[str], None] | None) -> Callable[[str], None]:
+        server = self._fleet.servers[index]
+        states = [server.state]
+
         def changed(state: str) -> None:
-            server = self._fleet.servers[index]
+            again = (states[-1], state) == ("starting", "ready") and self._start.done
+            states[:] = [state]
             ended = state == "dead" and server.phase == "ready" and not self._stop.begun
             if inner is not None:
                 # Before the event: who reads it may end this process at once, and the log is to have its line.
@@ -225,7 +229,10 @@ class _Service:
             if ended:
                 record = server.run_file.record
                 error = record.error if record else None
-                self._emit({"event": "ended", "server": self._fleet.name_of(index), "error": error})
+                name = self._fleet.name_of(index)
+                self._emit({"event": "ended", "server": name, "error": error, "restarts": server.is_restarting})
+            if again:
+                self._emit({"event": "ready", "servers": [self._description(index)]})
             self._wakeups.wake()
 
         return changed

@@ -24,7 +24,15 @@ from typing import Any
 import httpx
 from prometheus_client import disable_created_metrics
 
+from patio_kube.client import KubeClient, Observe
+from patio_kube.informer import Informer
+from patio_kube.leader_election import LeaderElector
+from patio_kube.runtime import loop_lag
+from patio_kube.runtime.open_file_limit import raise_file_limit
+from patio_kube.runtime.repetition import every, until_done
+from patio_kube.unreadable_objects import UnreadableObjects
 from patio_operator import __version__
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.caches import Caches
 from patio_operator.certificates import wiring as certificate_wiring
 from patio_operator.certificates.authority import Ends
@@ -32,16 +40,9 @@ from patio_operator.certificates.rotation import refresh_once
 from patio_operator.groups import wiring as group_wiring
 from patio_operator.handlers import runner
 from patio_operator.injection import CallerKeys
-from patio_operator.kube.client import KubeClient, Observe
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.leader_election import LeaderElector
-from patio_operator.kube.unreadable_objects import UnreadableObjects
 from patio_operator.loraadapters import wiring as adapter_wiring
 from patio_operator.loraadapters.bounded_transport import open_client
 from patio_operator.profiles import wiring as profile_wiring
-from patio_operator.runtime import loop_lag
-from patio_operator.runtime.open_file_limit import raise_file_limit
-from patio_operator.runtime.repetition import every, until_done
 from patio_operator.security.scrapers import Scrapers
 from patio_operator.security.signing_key_rotation import SigningKeyRotation
 from patio_operator.settings import Settings, SettingsError
@@ -95,7 +96,7 @@ class KubeClients:
     @classmethod
     async def connect(cls, observe: Observe) -> KubeClients:
         """Connect all; `observe` is told of every request."""
-        connect = KubeClient.connect
+        connect = partial(KubeClient.connect, FIELD_MANAGER)
         clients = cls(await connect(), await connect(0), await connect(), await connect(), await connect(4))
         for client in clients:
             client.observe = observe

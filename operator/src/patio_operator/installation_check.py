@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patio_kube.client import ApiError, KubeClient, NotFoundError, Object, RetryableApiError
+from patio_kube.resources import LORA_ADAPTER, POD
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
-from patio_operator.kube.client import ApiError, KubeClient, NotFoundError, Object, RetryableApiError
-from patio_operator.kube.resources import LORA_ADAPTER, POD
 
 NAME = "patio-installation-check"
 DEADLINE_SECONDS = 60.0
@@ -143,7 +143,7 @@ async def run(client: KubeClient, namespace: str, profile: str, seconds: float, 
 
 
 async def _main(options: argparse.Namespace) -> int:
-    client = await KubeClient.connect()
+    client = await KubeClient.connect(labels.FIELD_MANAGER)
     try:
         passed = await run(client, options.namespace, options.profile, options.seconds, print)
     finally:

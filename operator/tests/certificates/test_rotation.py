@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from patio_kube.resources import MUTATING_WEBHOOK_CONFIGURATION, Resource
 from patio_operator.certificates.authority import Bundle, Ends, Periods, first, improved
 from patio_operator.certificates.rotation import CertificateError, MountedCertificate, client_configs, refresh_once
-from patio_operator.kube.resources import MUTATING_WEBHOOK_CONFIGURATION, Resource
 from patio_testing.operator.builders import NOW
 
 NAMES = ("patio-webhook.patio-system.svc",)

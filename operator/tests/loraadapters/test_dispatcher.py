@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.simulated_sidecars import SimulatedFleet, SimulatedSidecar
 from patio.credentials.sealing import Sealing
+from patio_kube.runtime import task_pool
 from patio_operator.loraadapters import dispatcher
 from patio_operator.loraadapters.dispatcher import Dispatcher, SecretValues
 from patio_operator.loraadapters.handshake import Handshakes
@@ -24,7 +25,6 @@ from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Load, Unload
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.pods.engine_pod import EnginePod
-from patio_operator.runtime import task_pool
 from patio_operator.security.token_reviews import TokenReviewError
 from patio_protocol.adapters import ErrorDetail, LoadRequest, UnloadRequest
 from patio_protocol.credentials import TOKEN_MISSING

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from patio_kube.resources import LORA_ADAPTER, POD
+from patio_kube.runtime.workqueue import WorkQueue
 from patio_operator.caches import Caches
-from patio_operator.kube.resources import LORA_ADAPTER, POD
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.reconciler import AdapterReconciler
 from patio_operator.loraadapters.status_writer import StatusWriter
-from patio_operator.runtime.workqueue import WorkQueue
 from patio_testing.operator.builders import lora_adapter, report, seen
 from patio_testing.operator.waiting import until
 

@@ -12,8 +12,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from patio_kube.client import KubeClient
+from patio_kube.runtime.workqueue import WorkQueue
 from patio_operator.caches import Caches
-from patio_operator.kube.client import KubeClient
 from patio_operator.loraadapters.label_writer import LabelWriter
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Load, Unload
@@ -21,7 +22,6 @@ from patio_operator.loraadapters.planner.selection import load_request
 from patio_operator.loraadapters.reconciler import AdapterReconciler
 from patio_operator.loraadapters.service_writer import ServiceWriter
 from patio_operator.loraadapters.status_writer import StatusWriter
-from patio_operator.runtime.workqueue import WorkQueue
 from patio_testing.operator.builders import lora_adapter, report, seen
 from patio_testing.operator.lora_api_server import LoraApiServer, Object
 from patio_testing.operator.waiting import until

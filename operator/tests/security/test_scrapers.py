@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from patio_operator.kube.client import InvalidError, Object, RetryableApiError
-from patio_operator.kube.resources import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW, Resource
+from patio_kube.client import InvalidError, Object, RetryableApiError
+from patio_kube.resources import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW, Resource
 from patio_operator.security import scraper_rules, scrapers
 from patio_operator.security.scraper_rules import BAD_TOKEN, CANNOT_TELL, NO_TOKEN, TOO_MANY, bearer_token
 from patio_operator.security.scrapers import Scrapers

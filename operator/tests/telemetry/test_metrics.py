@@ -8,7 +8,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio_operator.runtime import workqueue
+from patio_kube.runtime import workqueue
 from patio_operator.telemetry import codes, exposition
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.telemetry.object_gauges import ObjectState

@@ -7,7 +7,7 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from patio_operator.runtime.incremental import run_to_end
+from patio_kube.runtime.incremental import run_to_end
 from patio_operator.telemetry import object_gauges
 from patio_operator.telemetry.object_gauges import LORA_ADAPTER, PROFILE, ObjectGauges, ObjectState
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from patio_kube.client import KubeClient
 from patio_operator.caches import Caches
-from patio_operator.kube.client import KubeClient
 from patio_operator.webhooks import loraadapters
 from patio_testing.operator.lora_api_server import LoraApiServer
 from patio_testing.operator.waiting import until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patio_operator.kube.client import KubeClient
+from patio_kube.client import KubeClient
 from patio_operator.webhooks import profiles
 
 Object = dict[str, Any]

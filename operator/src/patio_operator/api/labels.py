@@ -12,6 +12,9 @@ from typing import Any
 
 from patio_operator.api.bounded_json import read_object
 
+FIELD_MANAGER = "patio-operator"
+"""Under which the operator writes objects, so that they show what is its work."""
+
 PROFILE = "patio.dev/profile"
 """Label by which a pod asks for a profile: its name."""
 ENGINE_RUNTIMES = "patio.dev/engine-runtimes"

@@ -6,15 +6,15 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from patio_operator.certificates import crd_bundle
-from patio_operator.certificates.authority import Periods
-from patio_operator.certificates.rotation import MountedCertificate, ServingCertificate, SharedCertificate
-from patio_operator.kube.client import KubeClient
-from patio_operator.kube.resources import (
+from patio_kube.client import KubeClient
+from patio_kube.resources import (
     CUSTOM_RESOURCE_DEFINITION,
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_WEBHOOK_CONFIGURATION,
 )
+from patio_operator.certificates import crd_bundle
+from patio_operator.certificates.authority import Periods
+from patio_operator.certificates.rotation import MountedCertificate, ServingCertificate, SharedCertificate
 from patio_operator.settings import Settings
 
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
+from patio_kube.resources import CUSTOM_RESOURCE_DEFINITION
 from patio_operator.api.crd import DEFINITIONS
 from patio_operator.crd_upgrade import planner
 from patio_operator.crd_upgrade.planner import Apply, Decision, Reject
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
-from patio_operator.kube.resources import CUSTOM_RESOURCE_DEFINITION
 
 FIELD_MANAGER = "patio-crd-upgrade"
 """Under which CRDs are applied: apart from what the running operator writes into them."""
@@ -107,7 +107,7 @@ async def _served(client: KubeClient, crd: Object, pause: float) -> bool:
 
 
 async def _main(namespace: str) -> Outcome:
-    client = await KubeClient.connect()
+    client = await KubeClient.connect(FIELD_MANAGER)
     try:
         return await upgrade(client, [definition.to_api() for definition in DEFINITIONS], namespace, print)
     finally:

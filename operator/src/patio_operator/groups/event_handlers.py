@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import Key, WorkQueue
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.groups.caches import CachedGroup
-from patio_operator.kube.informer import Informer
-from patio_operator.runtime.workqueue import Key, WorkQueue
 
 Member = tuple[str, str]
 """What the cache has of an object made of a group (`caches.decode_member`)."""

@@ -20,6 +20,31 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from patio_kube import events
+from patio_kube.client import (
+    ConflictError,
+    InvalidError,
+    KubeClient,
+    NotFoundError,
+    Object,
+    TerminatingError,
+    TooLargeError,
+    UnreadableError,
+)
+from patio_kube.informer import Informer
+from patio_kube.resources import (
+    BY_KIND,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    ENDPOINT_SLICE,
+    POD,
+    PROFILE,
+    ROLE_BASED_GROUP,
+    SERVICE,
+    STATEFUL_SET,
+    Resource,
+)
+from patio_kube.runtime.workqueue import Key
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import size_of
 from patio_operator.api.conditions import next_condition
@@ -30,32 +55,6 @@ from patio_operator.groups.caches import CachedGroup
 from patio_operator.groups.planner import naming, planner
 from patio_operator.groups.planner.plan import ObjectRef, Plan
 from patio_operator.groups.planner.snapshot import Snapshot
-from patio_operator.kube import events
-from patio_operator.kube.client import (
-    ConflictError,
-    InvalidError,
-    KubeClient,
-    NotFoundError,
-    Object,
-    TerminatingError,
-    TooLargeError,
-    UnreadableError,
-)
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import (
-    BY_KIND,
-    CONFIG_MAP,
-    CONTROLLER_REVISION,
-    ENDPOINT_SLICE,
-    FIELD_MANAGER,
-    POD,
-    PROFILE,
-    ROLE_BASED_GROUP,
-    SERVICE,
-    STATEFUL_SET,
-    Resource,
-)
-from patio_operator.runtime.workqueue import Key
 from patio_operator.telemetry import statuses
 from patio_operator.telemetry.object_gauges import ObjectState
 
@@ -394,7 +393,7 @@ def _reduced(kind: Resource, child: Object) -> Object:
     metadata = dict(child["metadata"])
     metadata["managedFields"] = [
         {"manager": entry.get("manager"), "operation": entry.get("operation")}
-        | ({"fieldsV1": _digest(entry.get("fieldsV1"))} if entry.get("manager") == FIELD_MANAGER else {})
+        | ({"fieldsV1": _digest(entry.get("fieldsV1"))} if entry.get("manager") == labels.FIELD_MANAGER else {})
         for entry in metadata.get("managedFields") or []
     ]
     reduced = {**_typed(kind, child), "metadata": metadata}
@@ -411,7 +410,7 @@ def _applied_digest(body: Object) -> str:
     each has the value that was applied.
     """
     for entry in body["metadata"].get("managedFields") or []:
-        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+        if entry.get("manager") == labels.FIELD_MANAGER and entry.get("operation") == "Apply":
             fields = entry.get("fieldsV1")
             return fields if isinstance(fields, str) else _digest(fields)
     return ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from patio_operator.kube.resources import PROFILE
+from patio_kube.resources import PROFILE
 
 
 def register(registry: kopf.OperatorRegistry, wake: Callable[[str], None]) -> None:

@@ -20,12 +20,12 @@ from typing import Protocol
 
 import httpx
 
+from patio_kube.runtime.task_pool import KeyedTaskPool
 from patio_operator.loraadapters.handshake import Handshakes, UnprovenError
 from patio_operator.loraadapters.planner.credentials import InvalidSecretError, check, config_of
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation
 from patio_operator.loraadapters.planner.plan import Load, Order, Rejection, Unload
 from patio_operator.pods.engine_pod import EnginePod
-from patio_operator.runtime.task_pool import KeyedTaskPool
 from patio_operator.security.sealing import sealed
 from patio_operator.security.token_reviews import TokenReviewError
 from patio_protocol.adapters import LoadRequest, UnloadRequest

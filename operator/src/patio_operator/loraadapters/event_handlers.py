@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from patio_operator.kube.informer import Informer
-from patio_operator.runtime.workqueue import Key, WorkQueue
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import Key, WorkQueue
 
 
 def register(queue: WorkQueue, *informers: Informer[Any]) -> None:

@@ -17,11 +17,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from patio_kube import events
+from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_kube.informer import Informer
+from patio_kube.resources import LORA_ADAPTER
+from patio_kube.runtime.incremental import in_chunks
+from patio_kube.runtime.time_slices import Heap, in_slices
+from patio_kube.runtime.workqueue import Key
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
-from patio_operator.kube import events
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import LORA_ADAPTER
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.dispatcher import Dispatcher
 from patio_operator.loraadapters.label_writer import LabelWriter
@@ -45,9 +48,6 @@ from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.loraadapters.status_writer import StatusWriter
 from patio_operator.loraadapters.write_backoff import WriteBackoff
 from patio_operator.pods.injected_pod import CachedPod
-from patio_operator.runtime.incremental import in_chunks
-from patio_operator.runtime.time_slices import Heap, in_slices
-from patio_operator.runtime.workqueue import Key
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import SERVICE
+from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
+from patio_kube.informer import Informer
+from patio_kube.resources import SERVICE
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.planner.selection import is_deleting

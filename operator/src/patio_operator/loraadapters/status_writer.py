@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from patio_operator.kube import events
-from patio_operator.kube.client import ConflictError, KubeClient, NotFoundError
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import LORA_ADAPTER
+from patio_kube import events
+from patio_kube.client import ConflictError, KubeClient, NotFoundError
+from patio_kube.informer import Informer
+from patio_kube.resources import LORA_ADAPTER
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.planner.status import events as events_of
 from patio_operator.loraadapters.planner.status import is_recorded

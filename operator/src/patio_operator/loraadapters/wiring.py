@@ -10,8 +10,9 @@ from functools import partial
 
 import httpx
 
-from patio_operator.kube.client import KubeClient
-from patio_operator.kube.informer import Informer
+from patio_kube.client import KubeClient
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import WorkQueue
 from patio_operator.loraadapters import event_handlers
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.dispatcher import Dispatcher
@@ -24,7 +25,6 @@ from patio_operator.loraadapters.service_writer import ServiceWriter
 from patio_operator.loraadapters.sidecar_watch import SidecarWatch
 from patio_operator.loraadapters.status_writer import StatusWriter
 from patio_operator.pods.injected_pod import CachedPod
-from patio_operator.runtime.workqueue import WorkQueue
 from patio_operator.security.token_reviews import TokenReviewer
 from patio_operator.settings import Settings
 from patio_operator.telemetry import statuses

@@ -6,9 +6,9 @@ stored without a dry run.
 
 from __future__ import annotations
 
+from patio_kube.client import ApiError, KubeClient, Object
+from patio_kube.resources import POD
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.kube.client import ApiError, KubeClient, Object
-from patio_operator.kube.resources import POD
 from patio_operator.profiles import validation
 from patio_operator.profiles.validation import DryRunResult, InvalidField, Path
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import Key, WorkQueue
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.kube.informer import Informer
 from patio_operator.pods.injected_pod import CachedPod
-from patio_operator.runtime.workqueue import Key, WorkQueue
 
 
 def register(queue: WorkQueue, pods: Informer[CachedPod], profiles: Informer[ClusterEngineRuntimeProfile]) -> None:

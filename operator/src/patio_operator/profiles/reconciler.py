@@ -17,15 +17,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from patio_kube import events
+from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
+from patio_kube.informer import Informer
+from patio_kube.resources import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
+from patio_kube.runtime.workqueue import Key
 from patio_operator import injection
 from patio_operator.api.conditions import find
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.rolling_update import kept_by_partition
-from patio_operator.kube import events
-from patio_operator.kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
 from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.pods.profile_use import ROLE_KIND, WorkloadRef
 from patio_operator.profiles.dry_run import dry_run_profile
@@ -35,7 +36,6 @@ from patio_operator.profiles.planner.snapshot import Snapshot
 from patio_operator.profiles.planner.status import ACCEPTED
 from patio_operator.profiles.planner.workloads import Workload, decode, template_patch
 from patio_operator.profiles.validation import DryRunResult
-from patio_operator.runtime.workqueue import Key
 from patio_operator.telemetry import statuses
 from patio_operator.telemetry.object_gauges import ObjectState
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from patio_kube.client import KubeClient
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import WorkQueue
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.kube.client import KubeClient
-from patio_operator.kube.informer import Informer
 from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.profiles import event_handlers
 from patio_operator.profiles.reconciler import ProfileReconciler
-from patio_operator.runtime.workqueue import WorkQueue
 from patio_operator.telemetry.metrics import Metrics
 
 PROFILES_AT_ONCE = 2

@@ -13,8 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from patio_operator.kube.client import ApiError, Object
-from patio_operator.kube.resources import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW, Resource
+from patio_kube.client import ApiError, Object
+from patio_kube.resources import SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW, Resource
 from patio_operator.security import scraper_rules
 from patio_operator.security.scraper_rules import BAD_TOKEN, CANNOT_TELL, NO_TOKEN, TOO_MANY, ScraperRejection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.kube.client import ApiError, KubeClient
-from patio_operator.kube.resources import TOKEN_REVIEW
+from patio_kube.client import ApiError, KubeClient
+from patio_kube.resources import TOKEN_REVIEW
 from patio_operator.security.token_rules import review_of
 
 FORBIDDEN = 403

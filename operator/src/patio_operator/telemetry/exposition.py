@@ -16,8 +16,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from patio_operator.runtime.incremental import Incremental
-from patio_operator.runtime.time_slices import in_slices
+from patio_kube.runtime.incremental import Incremental
+from patio_kube.runtime.time_slices import in_slices
 from patio_operator.telemetry.metrics import Metrics
 
 MOST_PAGES = 4

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from patio_operator.runtime.workqueue import Key, Work
+from patio_kube.runtime.workqueue import Key, Work
 from patio_operator.telemetry import codes, object_gauges
 from patio_operator.telemetry.collectors import Queues, ReadFamily
 from patio_operator.telemetry.object_gauges import ObjectGauges

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from patio_operator.runtime.incremental import Incremental, in_chunks
+from patio_kube.runtime.incremental import Incremental, in_chunks
 
 MOST_OBJECTS = 5_000
 """Objects of a kind that have series of their own."""

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from patio_kube import bodies
+from patio_kube.client import SLICE_SECONDS
 from patio_operator.groups import conversion
-from patio_operator.kube import bodies
-from patio_operator.kube.client import SLICE_SECONDS
 
 log = logging.getLogger(__name__)
 

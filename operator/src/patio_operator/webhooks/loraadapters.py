@@ -20,10 +20,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.source_rules import NOT_IN_CLEAR
-from patio_operator.caches import Caches
-from patio_operator.kube.client import (
+from patio_kube.client import (
     ApiError,
     InvalidError,
     KubeClient,
@@ -32,8 +29,11 @@ from patio_operator.kube.client import (
     RetryableApiError,
     Scope,
 )
-from patio_operator.kube.coalesced_reads import CoalescedReads
-from patio_operator.kube.resources import LORA_ADAPTER
+from patio_kube.coalesced_reads import CoalescedReads
+from patio_kube.resources import LORA_ADAPTER
+from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.source_rules import NOT_IN_CLEAR
+from patio_operator.caches import Caches
 from patio_operator.loraadapters.planner.conflicts import (
     Conflict,
     SelectablePod,

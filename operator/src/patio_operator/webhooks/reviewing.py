@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from patio_operator.kube.client import ApiError, Object
+from patio_kube.client import ApiError, Object
 from patio_operator.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from patio_kube.runtime import time_slices
+from patio_kube.runtime.incremental import CHUNK, Incremental, run_to_end
+from patio_kube.runtime.time_slices import Heap, in_slices
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import candidates, planner, selection
 from patio_operator.loraadapters.planner.observation import Observation
@@ -17,9 +20,6 @@ from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer
 from patio_operator.loraadapters.planner.selection import PodIndex, load_request, selects
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
-from patio_operator.runtime import time_slices
-from patio_operator.runtime.incremental import CHUNK, Incremental, run_to_end
-from patio_operator.runtime.time_slices import Heap, in_slices
 from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen, silent
 
 

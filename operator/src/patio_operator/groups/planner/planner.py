@@ -12,6 +12,7 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.events import Event
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups.planner import (
     dependencies,
@@ -26,7 +27,6 @@ from patio_operator.groups.planner.instances import InstancesPlan
 from patio_operator.groups.planner.plan import GroupError, ObjectRef, Plan, ref_of
 from patio_operator.groups.planner.snapshot import Child, Snapshot
 from patio_operator.groups.planner.status import Count, count, group_status, pod_failure, readiness
-from patio_operator.kube.resources import FIELD_MANAGER
 
 NAME_TAKEN_AGAIN = timedelta(seconds=10)
 """Who has the name may go away without an event that says so."""

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from patio_operator.groups.upstream import detection
-from patio_operator.kube.client import ApiError, KubeClient, NotFoundError, Object
-from patio_operator.kube.resources import (
+from patio_kube.client import ApiError, KubeClient, NotFoundError, Object
+from patio_kube.resources import (
     CUSTOM_RESOURCE_DEFINITION,
     DEPLOYMENT,
     LEASE,
@@ -22,6 +21,7 @@ from patio_operator.kube.resources import (
     VALIDATING_WEBHOOK_CONFIGURATION,
     Resource,
 )
+from patio_operator.groups.upstream import detection
 
 log = logging.getLogger(__name__)
 

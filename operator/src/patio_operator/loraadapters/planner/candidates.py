@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
+from patio_kube.runtime.incremental import Incremental, in_chunks
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation, Report
@@ -20,7 +21,6 @@ from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection
 from patio_operator.loraadapters.planner.selection import OWNER_PREFIX, PodIndex, load_request, oldest_first
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
-from patio_operator.runtime.incremental import Incremental, in_chunks
 from patio_protocol.adapters import AdapterState, LoadRequest
 
 UNREACHABLE_BOUND = timedelta(seconds=30)

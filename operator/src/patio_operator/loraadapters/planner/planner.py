@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from patio_kube.runtime.incremental import Incremental, in_chunks, run_to_end
 from patio_operator.api.loraadapter import UNLOAD_FINALIZER
 from patio_operator.loraadapters.planner import scheduling
 from patio_operator.loraadapters.planner.candidates import (
@@ -44,7 +45,6 @@ from patio_operator.loraadapters.planner.scheduling import Assignment
 from patio_operator.loraadapters.planner.selection import PodIndex, is_deleting, oldest_first
 from patio_operator.loraadapters.planner.serving_labels import is_serving, labels_to_set
 from patio_operator.loraadapters.planner.snapshot import Snapshot
-from patio_operator.runtime.incremental import Incremental, in_chunks, run_to_end
 from patio_protocol.adapters import AdapterState, LoadRequest, UnloadRequest
 
 MANY_REPORTS = 2000

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patio_operator.api import rollout_annotations
-from patio_operator.kube.resources import FIELD_MANAGER
+from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.pods.profile_use import WorkloadRef
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.kube.client import KubeClient
+from patio_kube.client import KubeClient
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -77,7 +77,7 @@ class LoraApiServer:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         configuration = client.Configuration()
         configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        cluster = KubeClient(client.ApiClient(configuration))
+        cluster = KubeClient(client.ApiClient(configuration), "patio-operator")
         try:
             yield cluster
         finally:

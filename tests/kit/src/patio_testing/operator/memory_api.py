@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.kube.client import KubeClient
+from patio_kube.client import KubeClient
 
 Object = dict[str, Any]
 
@@ -247,7 +247,7 @@ async def serving(api: MemoryApi) -> AsyncIterator[str]:
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[KubeClient]:
     """Connect to it."""
-    cluster = KubeClient(client.ApiClient(client.Configuration(host=address)))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=address)), "patio-operator")
     try:
         yield cluster
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from patio_operator.runtime.incremental import Incremental
+from patio_kube.runtime.incremental import Incremental
 
 SLICE_SECONDS = 0.005
 SMALL = 10_000

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
-from patio_operator.kube.resources import SECRET
+from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
+from patio_kube.resources import SECRET
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)

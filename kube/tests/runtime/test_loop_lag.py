@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from patio_operator.runtime import loop_lag
+from patio_kube.runtime import loop_lag
 from patio_testing.operator.waiting import until
 
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from patio_operator.runtime import task_pool
-from patio_operator.runtime.task_pool import KeyedTaskPool
+from patio_kube.runtime import task_pool
+from patio_kube.runtime.task_pool import KeyedTaskPool
 from patio_testing.deadline import DEADLINE
 
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from patio_operator.runtime import workqueue as queue_module
-from patio_operator.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
+from patio_kube.runtime import workqueue as queue_module
+from patio_kube.runtime.workqueue import FIRST_PAUSE, Key, Work, WorkQueue
 from patio_testing.deadline import DEADLINE
 from patio_testing.operator.waiting import until
 

@@ -17,9 +17,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from patio_operator.kube.bodies import TooDeep
-from patio_operator.kube.client import GONE, SLICE_SECONDS, ApiError, KubeClient, Object, Scope
-from patio_operator.kube.resources import Resource
+from patio_kube.bodies import TooDeep
+from patio_kube.client import GONE, SLICE_SECONDS, ApiError, KubeClient, Object, Scope
+from patio_kube.resources import Resource
 from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)

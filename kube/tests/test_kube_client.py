@@ -16,10 +16,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.kube import client as cluster_api
-from patio_operator.kube.client import InvalidError, KubeClient, RetryableApiError, TooLargeError, UnreadableError
-from patio_operator.kube.resources import POD, ROLE_BASED_GROUP
-from patio_operator.runtime.open_file_limit import connection_error, is_out_of_files, raise_file_limit
+from patio_kube import client as cluster_api
+from patio_kube.client import InvalidError, KubeClient, RetryableApiError, TooLargeError, UnreadableError
+from patio_kube.resources import POD, ROLE_BASED_GROUP
+from patio_kube.runtime.open_file_limit import connection_error, is_out_of_files, raise_file_limit
 
 NESTED = "[" * 5000 + "]" * 5000
 
@@ -37,7 +37,7 @@ async def answering(answer: Callable[[web.Request], web.StreamResponse]) -> Asyn
     await site.start()
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")), "patio-operator")
     try:
         yield cluster
     finally:

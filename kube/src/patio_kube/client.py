@@ -23,10 +23,10 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from patio_operator.kube import bodies
-from patio_operator.kube.bodies import TooDeep
-from patio_operator.kube.resources import FIELD_MANAGER, Resource
-from patio_operator.runtime.open_file_limit import connection_error
+from patio_kube import bodies
+from patio_kube.bodies import TooDeep
+from patio_kube.resources import Resource
+from patio_kube.runtime.open_file_limit import connection_error
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,10 @@ EVERYTHING = Scope()
 class KubeClient:
     """Reads and writes objects. One for the process; close it at the end."""
 
-    def __init__(self, api_client: client.ApiClient) -> None:
+    def __init__(self, api_client: client.ApiClient, manager: str) -> None:
         self._client = api_client
+        self.manager = manager
+        """Under which this process writes objects, so that they show what is its work."""
         self.observe: Observe = lambda verb, status, seconds: None
         """Is called after each request; of a watch, when it has begun."""
         self._ahead = timedelta(0)
@@ -132,10 +134,11 @@ class KubeClient:
         return datetime.now(UTC) + self._ahead
 
     @classmethod
-    async def connect(cls, connections: int = 100) -> KubeClient:
+    async def connect(cls, manager: str, connections: int = 100) -> KubeClient:
         """Connect with the pod's service account, or with the kubeconfig outside a pod.
 
         Args:
+            manager: under which it writes objects.
             connections: that are there at once, at most; 0: as many as are asked for.
 
         """
@@ -145,7 +148,7 @@ class KubeClient:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         configuration.connection_pool_maxsize = connections
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), manager)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -257,7 +260,7 @@ class KubeClient:
 
     async def create(self, kind: Resource, body: Object, namespace: str | None = None) -> Object:
         """Create an object; `ConflictError` when it exists."""
-        return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER}, body)
+        return await self._request("POST", _path(kind, namespace), {"fieldManager": self.manager}, body)
 
     async def try_create(self, kind: Resource, body: Object, namespace: str, *, strictly: bool = False) -> Object:
         """Have the API server check and admit an object without creating it; `strictly` rejects unknown fields too.
@@ -265,7 +268,7 @@ class KubeClient:
         Return the object that would have been created.
         """
         query = {"dryRun": "All", "fieldValidation": "Strict" if strictly else "Ignore"}
-        return await self._request("POST", _path(kind, namespace), {"fieldManager": FIELD_MANAGER, **query}, body)
+        return await self._request("POST", _path(kind, namespace), {"fieldManager": self.manager, **query}, body)
 
     async def schemas(self, api_version: str) -> Mapping[str, Object]:
         """Read the API server's own schemas of an API version (OpenAPI v3, components.schemas)."""
@@ -273,13 +276,13 @@ class KubeClient:
         answer = await self._request("GET", f"/openapi/v3/{root}")
         return cast("Mapping[str, Object]", answer["components"]["schemas"])
 
-    async def apply(self, kind: Resource, body: Object, manager: str = FIELD_MANAGER) -> Object:
+    async def apply(self, kind: Resource, body: Object, manager: str | None = None) -> Object:
         """Server-side apply, taking over the fields it names. A `metadata.resourceVersion` in it is a condition."""
         metadata = body["metadata"]
         return await self._request(
             "PATCH",
             _path(kind, metadata.get("namespace"), metadata["name"]),
-            {"fieldManager": manager, "force": "true"},
+            {"fieldManager": manager or self.manager, "force": "true"},
             body,
             "application/apply-patch+yaml",
         )
@@ -289,16 +292,14 @@ class KubeClient:
     ) -> Object:
         """JSON merge patch. A `metadata.resourceVersion` in it makes the write conditional."""
         path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
-        return await self._request(
-            "PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/merge-patch+json"
-        )
+        return await self._request("PATCH", path, {"fieldManager": self.manager}, patch, "application/merge-patch+json")
 
     async def json_patch(self, kind: Resource, name: str, namespace: str | None, patch: list[Object]) -> Object:
         """JSON patch (RFC 6902)."""
         return await self._request(
             "PATCH",
             _path(kind, namespace, name),
-            {"fieldManager": FIELD_MANAGER},
+            {"fieldManager": self.manager},
             patch,
             "application/json-patch+json",
         )

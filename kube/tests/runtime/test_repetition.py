@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from patio_operator.runtime.repetition import until_done
+from patio_kube.runtime.repetition import until_done
 from patio_testing.deadline import DEADLINE
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.kube import lease_rules
+from patio_kube import lease_rules
 from patio_testing.operator.builders import NOW
 
 HELD_BY_A = lease_rules.record(lease_rules.held(None, "a", NOW))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from patio_operator.kube.client import EVERYTHING, KubeClient, Object, Scope
-from patio_operator.kube.reflector import EventHandler, Lost, Reflector, Unreadable
-from patio_operator.kube.resources import Resource
+from patio_kube.client import EVERYTHING, KubeClient, Object, Scope
+from patio_kube.reflector import EventHandler, Lost, Reflector, Unreadable
+from patio_kube.resources import Resource
 
 LISTED_AT_ONCE = 8
 """Namespaces of which objects of a kind are listed at once: at the start all are."""

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
+from patio_kube import reflector
+from patio_kube.client import ApiError, KubeClient, Object
+from patio_kube.informer import Informer
+from patio_kube.resources import LORA_ADAPTER, PROFILE
 from patio_operator.caches import Caches
-from patio_operator.kube import reflector
-from patio_operator.kube.client import ApiError, KubeClient, Object
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import LORA_ADAPTER, PROFILE
 from patio_testing.deadline import DEADLINE
 from patio_testing.operator.waiting import until
 
@@ -77,7 +77,7 @@ async def cluster(api: ApiServer) -> AsyncIterator[KubeClient]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    cluster = KubeClient(client.ApiClient(configuration))
+    cluster = KubeClient(client.ApiClient(configuration), "patio-operator")
     yield cluster
     await cluster.close()
     await runner.cleanup()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.kube.bodies import Items, TooDeep, cut, mended, read_event, read_object
+from patio_kube.bodies import Items, TooDeep, cut, mended, read_event, read_object
 
 DEEP = "[" * 5000 + "]" * 5000
 OBJECT = f'{{"kind": "K", "metadata": {{"name": "x"}}, "spec": {DEEP}}}'

@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from patio_operator.kube import reflector
-from patio_operator.kube.client import KubeClient, Object, RetryableApiError, Scope
-from patio_operator.kube.informer import Informer
-from patio_operator.kube.resources import LORA_ADAPTER
+from patio_kube import reflector
+from patio_kube.client import KubeClient, Object, RetryableApiError, Scope
+from patio_kube.informer import Informer
+from patio_kube.resources import LORA_ADAPTER
 from patio_testing.deadline import DEADLINE
 from patio_testing.operator.waiting import eventually
 
@@ -101,7 +101,7 @@ async def watching(api: ApiServer) -> AsyncIterator[tuple[KubeClient, Informer[s
     await site.start()
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")), "patio-operator")
     informer = Informer(cluster, LORA_ADAPTER, named, Scope(labels="app"))
     task = asyncio.create_task(informer.run())
     try:
@@ -431,7 +431,7 @@ async def test_many_objects_are_decoded_in_slices(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_unreachable_api_server_is_a_lost_watch_like_any_other() -> None:
-    cluster = KubeClient(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")))
+    cluster = KubeClient(client.ApiClient(client.Configuration(host="http://127.0.0.1:9")), "patio-operator")
     try:
         with pytest.raises(RetryableApiError):
             async for _ in cluster.watch(LORA_ADAPTER, "1"):

@@ -1,11 +1,8 @@
-"""The kinds of objects that the operator reads or writes, and where the API server keeps them. Data only."""
+"""The kinds of objects that Patio reads or writes, and where the API server keeps them. Data only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-FIELD_MANAGER = "patio-operator"
-"""Under which the operator writes objects, so that they show what is its work."""
 
 
 @dataclass(frozen=True)

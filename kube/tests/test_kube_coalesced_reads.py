@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from patio_operator.kube.coalesced_reads import CoalescedReads
+from patio_kube.coalesced_reads import CoalescedReads
 
 
 class Source:

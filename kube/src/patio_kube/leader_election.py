@@ -17,9 +17,9 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from patio_operator.kube import lease_rules
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
-from patio_operator.kube.resources import LEASE
+from patio_kube import lease_rules
+from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
+from patio_kube.resources import LEASE
 
 log = logging.getLogger(__name__)
 

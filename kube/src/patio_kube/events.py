@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, TerminatingError
-from patio_operator.kube.resources import EVENT
+from patio_kube.client import ApiError, ConflictError, KubeClient, TerminatingError
+from patio_kube.resources import EVENT
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ async def record(client: KubeClient, about: Mapping[str, Any], type_: str, reaso
         "type": type_,
         "reason": reason,
         "message": message,
-        "source": {"component": "patio-operator"},
+        "source": {"component": client.manager},
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from patio_operator.kube.client import ApiError, ConflictError, KubeClient, NotFoundError
-from patio_operator.kube.shared_secret import MOST_TRIES, Decision, ensure_shared_secret
+from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError
+from patio_kube.shared_secret import MOST_TRIES, Decision, ensure_shared_secret
 
 
 class Api:

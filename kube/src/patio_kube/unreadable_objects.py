@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.kube import events
-from patio_operator.kube.client import KubeClient, Object
-from patio_operator.kube.resources import Resource
+from patio_kube import events
+from patio_kube.client import KubeClient, Object
+from patio_kube.resources import Resource
 
 MOST_WAITING = 100
 EVENT_SECONDS = 1.0
