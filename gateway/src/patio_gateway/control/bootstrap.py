@@ -283,7 +283,13 @@ def _routes(listening: Listening) -> dict[str, Any]:
                     _response_header("x-patio-pod", "%UPSTREAM_METADATA(patio:pod)%"),
                     # From the program to itself: it takes it away again.
                     _response_header("x-patio-answer", "%REQ(X-PATIO-ANSWER)%"),
-                    _response_header("x-patio-reason", "%DYNAMIC_METADATA(patio:request:reason)%"),
+                    # Where the front answers for a model without a worker, the second takes the place of the first.
+                    _response_header(
+                        "x-patio-reason", "%DYNAMIC_METADATA(patio:request:reason)%", "OVERWRITE_IF_EXISTS_OR_ADD"
+                    ),
+                    _response_header(
+                        "x-patio-reason", "%UPSTREAM_METADATA(patio:reason)%", "OVERWRITE_IF_EXISTS_OR_ADD"
+                    ),
                 ],
                 "routes": [
                     {
@@ -299,8 +305,8 @@ def _routes(listening: Listening) -> dict[str, Any]:
     }
 
 
-def _response_header(name: str, value: str) -> dict[str, Any]:
-    return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
+def _response_header(name: str, value: str, action: str = "ADD_IF_ABSENT") -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": action}
 
 
 def _on_socket(name: str, socket: str) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def _clusters(group: Group, folder: str) -> list[dict[str, Any]]:
 def _endpoints(group: Group, models: list[Model], listening: Listening) -> dict[str, Any]:
     front = {
         "endpoint": {"address": {"pipe": {"path": listening.front_socket}}},
-        "metadata": {"filter_metadata": {"envoy.lb": {"role": "front"}}},
+        # Why the front has a request of a model: none of its pods serves what is asked for.
+        "metadata": {"filter_metadata": {"envoy.lb": {"role": "front"}, "patio": {"reason": "front"}}},
     }
     workers = [_worker(model, worker) for model in models for worker in model.workers]
     return {

@@ -70,7 +70,7 @@ class Recorder:
 async def not_found(_: Request) -> Response:
     """Answer as a front that does not know the model."""
     body = {"error": {"message": "No such model.", "type": "invalid_request_error", "code": "model_not_found"}}
-    return JSONResponse(body, 404, headers={"x-patio-reason": "front"})
+    return JSONResponse(body, 404)
 
 
 @asynccontextmanager
