@@ -67,14 +67,13 @@ def plan(now: datetime, observations: Observations, spec: ScalingSpec, memory: S
     target, reason, message = _target(now, current, demand, workers, spec, after)
     replicas, drain = _removable(current, target, workers, spec)
     if workers is not None and replicas > target and reason in (Reason.DEMAND_FELL, Reason.SCALED_TO_ZERO):
+        listed = counted(workers.listed, "worker")
         if drain:
             reason = Reason.WORKERS_DRAINING
-            message += f"; {counted(drain, 'worker')} of {current} must finish what they have"
+            message += f"; {drain} of {listed} {'drains' if drain == 1 else 'drain'} first"
         else:
             reason = Reason.WORKERS_LOADING
-            message += (
-                f"; {counted(workers.loading, 'worker')} of {current} may load for {in_words(spec.loading_grace)}"
-            )
+            message += f"; {workers.loading} of {listed} may load for {in_words(spec.loading_grace)}"
     asleep = replicas == current == 0 and not demand.total
     return Decision(replicas, reason, message, after, drain, None if asleep else _next_look(now, spec, after))
 
