@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from random import Random
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -29,107 +30,117 @@ from .builders import START, at, seen
 
 NOW = at(7200)
 GATEWAYS = ("gw-0", "gw-1", "gw-2")
-counts = st.integers(0, 400)
-ages = st.integers(0, 700).map(float)
+MOST = {"states": 10, "replicas": 14}
+seeds = st.integers(0, 2**32)
+extra = st.integers(0, 400)
+
+
+def drawn(chance: Random, now: datetime, level: int, gaps: float) -> Observations:
+    """Return what might be seen: mostly calm, when something may be removed; `gaps`: the share of losses."""
+
+    def sometimes(share: float) -> bool:
+        return chance.random() < share
+
+    def before(longest: float) -> datetime:
+        return now - timedelta(seconds=round(chance.uniform(0, longest), 3))
+
+    silent = chance.randrange(len(GATEWAYS)) if sometimes(gaps) else None
+    gateways: tuple[Gateway, ...] | None = tuple(Gateway(name, before(40)) for name in GATEWAYS)
+    if sometimes(gaps / 2):
+        gateways = chance.choice([None, ()])
+    reports = tuple(
+        DemandReport(
+            name,
+            before(600 if index == silent else 10),
+            chance.randrange(level + 1),
+            chance.randrange(level + 1) if sometimes(0.2) else 0,
+            before(1000) if sometimes(0.02) else None,
+        )
+        for index, name in enumerate(GATEWAYS)
+        if index != silent or sometimes(0.5)
+    )
+    calm = [WorkerState.DRAINING] if sometimes(0.6) else [WorkerState.READY, WorkerState.DRAINING]
+    states = calm if sometimes(0.7) else list(WorkerState)
+    workers = tuple(
+        Worker(
+            f"w-{index}",
+            chance.choice(states),
+            before(1200),
+            chance.choice([0, 0, 0, 0, 0, 3, None]),
+        )
+        for index in range(chance.randrange(1, MOST["states"]))
+    )
+    return Observations(
+        replicas=len(workers) if sometimes(0.8) else chance.randrange(MOST["replicas"]),
+        workers=None if sometimes(gaps / 2) else workers,
+        gateways=gateways,
+        reports=reports,
+        queue=QueueReport(before(600 if sometimes(gaps) else 10), chance.randrange(level + 1))
+        if not sometimes(gaps)
+        else None,
+    )
+
+
+def drawn_level(chance: Random) -> int:
+    return chance.choice([0, 0, 0, 1, 4, 40, 300])
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> ScalingSpec:
-    least = draw(st.integers(0, 3))
+    least = draw(st.sampled_from([0, 0, 0, 1, 3]))
     return ScalingSpec(
         min_workers=least,
-        max_workers=least + draw(st.integers(0, 9)),
-        concurrency=draw(st.integers(1, 64)),
-        scale_to_zero_after=timedelta(seconds=draw(st.integers(0, 900))),
-        loading_grace=timedelta(seconds=draw(st.integers(0, 900))),
+        max_workers=least + draw(st.sampled_from([0, 1, 4, 9])),
+        concurrency=draw(st.sampled_from([1, 8, 32])),
+        scale_to_zero_after=timedelta(seconds=draw(st.sampled_from([0, 60, 350, 600]))),
+        loading_grace=timedelta(seconds=draw(st.sampled_from([0, 300, 900]))),
         queued=draw(st.booleans()),
     )
 
 
 @st.composite
-def fleets(draw: st.DrawFn, now: datetime) -> tuple[Worker, ...]:
-    states = draw(st.lists(st.sampled_from(WorkerState), max_size=10))
-    return tuple(
-        Worker(
-            f"w-{index}",
-            state,
-            now - timedelta(seconds=draw(ages)),
-            draw(st.none() | st.integers(0, 40)) if state in (WorkerState.READY, WorkerState.DRAINING) else None,
-        )
-        for index, state in enumerate(states)
-    )
+def observations(draw: st.DrawFn) -> Observations:
+    chance = Random(draw(seeds))
+    return drawn(chance, NOW, drawn_level(chance), gaps=0.2)
 
 
 @st.composite
-def reports(draw: st.DrawFn, now: datetime, oldest: float = 700) -> tuple[DemandReport, ...]:
-    return tuple(
-        DemandReport(
-            name,
-            now - timedelta(seconds=draw(st.floats(0, oldest))),
-            draw(counts),
-            draw(counts),
-            draw(st.none() | ages.map(lambda age: now - timedelta(seconds=age))),
-        )
-        for name in draw(st.sets(st.sampled_from(GATEWAYS)).map(sorted))
-    )
-
-
-@st.composite
-def observations(draw: st.DrawFn, now: datetime) -> Observations:
-    gateways = draw(st.none() | st.sets(st.sampled_from(GATEWAYS)).map(sorted))
-    return Observations(
-        replicas=draw(st.integers(0, 14)),
-        workers=draw(st.none() | fleets(now)),
-        gateways=None
-        if gateways is None
-        else tuple(Gateway(name, now - timedelta(seconds=draw(ages))) for name in gateways),
-        reports=draw(reports(now)),
-        queue=draw(
-            st.none() | st.builds(QueueReport, ages.map(lambda age: now - timedelta(seconds=age)), counts, counts)
-        ),
-    )
-
-
-@st.composite
-def traces(draw: st.DrawFn, longest: int = 60) -> list[Step]:
-    """Draw steps of a whole hour or less: some far apart, with reports missing now and then."""
-    now = START
+def traces(draw: st.DrawFn) -> list[Step]:
+    """Draw twenty minutes or more in steps, of which some are far apart; demand stays alike for minutes."""
+    chance = Random(draw(seeds))
+    now, level, gaps = START, drawn_level(chance), chance.choice([0.0, 0.002, 0.02])
     steps = []
-    for pause in draw(st.lists(st.sampled_from([0.5, 2, 10, 10, 25, 60, 400]), min_size=2, max_size=longest)):
-        now += timedelta(seconds=pause)
-        steps.append(Step(now, draw(observations(now))))
+    for _ in range(draw(st.integers(2, 140))):
+        now += timedelta(seconds=chance.choice([2, 10, 10, 10, 20]) if chance.random() < 0.99 else 400)
+        if chance.random() < 0.05:
+            level = drawn_level(chance)
+        steps.append(Step(now, drawn(chance, now, level, gaps)))
     return steps
 
 
 @st.composite
 def memories(draw: st.DrawFn) -> ScalingMemory | None:
-    """Draw what some trace left behind, moved so that it ends a moment before NOW."""
-    kept: ScalingMemory | None = None
-    now = NOW - timedelta(seconds=4000)
-    for pause, amount in draw(st.lists(st.tuples(st.integers(1, 40), counts), max_size=30)):
-        now += timedelta(seconds=pause)
-        kept = memory.advanced(
-            kept, now, amount, timedelta(minutes=5), complete=draw(st.integers(0, 9)) > 0, activity=None
-        )
-    if kept is None:
+    """Draw what some past left behind, which ends a moment before NOW."""
+    if draw(st.integers(0, 9)) == 0:
         return None
-    shift = NOW - timedelta(seconds=draw(st.integers(1, 60))) - kept.at
+    last = NOW - timedelta(seconds=draw(st.sampled_from([1, 10, 29, 60])))
+    peaks = draw(st.lists(st.integers(1, 400), max_size=10, unique=True).map(lambda found: sorted(found, reverse=True)))
     return ScalingMemory(
-        kept.at + shift,
-        kept.complete_since + shift,
-        kept.last_activity + shift,
-        tuple(memory.Peak(peak.end + int(shift.total_seconds()), peak.demand) for peak in kept.peaks),
+        at=last,
+        complete_since=last - timedelta(seconds=draw(st.sampled_from([0, 200, 400, 4000]))),
+        last_activity=last - timedelta(seconds=draw(st.sampled_from([0, 50, 300, 4000]))),
+        peaks=tuple(memory.Peak(int(NOW.timestamp()) - 30 * (12 - index), peak) for index, peak in enumerate(peaks)),
     )
 
 
-@given(observations(NOW), specs(), memories())
+@given(observations(), specs(), memories())
 def test_replicas_are_within_the_bounds(seen_now: Observations, spec: ScalingSpec, kept: ScalingMemory | None) -> None:
     decision = plan(NOW, seen_now, spec, kept)
     assert spec.min_workers <= decision.replicas <= spec.max_workers
     assert 0 <= decision.drain <= len(seen_now.workers or ())
 
 
-@given(observations(NOW), specs(), memories(), counts, counts, counts)
+@given(observations(), specs(), memories(), extra, extra, extra)
 def test_more_demand_never_gets_fewer_workers(
     seen_now: Observations, spec: ScalingSpec, kept: ScalingMemory | None, in_flight: int, held: int, waiting: int
 ) -> None:
@@ -147,7 +158,7 @@ def test_more_demand_never_gets_fewer_workers(
     assert low.drain >= high.drain
 
 
-@given(observations(NOW), specs(), memories())
+@given(observations(), specs(), memories())
 def test_busy_and_loading_workers_are_never_given_up(
     seen_now: Observations, spec: ScalingSpec, kept: ScalingMemory | None
 ) -> None:
@@ -161,7 +172,7 @@ def test_busy_and_loading_workers_are_never_given_up(
     assert decision.replicas >= min(len(protected), seen_now.replicas, spec.max_workers)
 
 
-@given(observations(NOW), specs(), memories())
+@given(observations(), specs(), memories())
 def test_missing_data_never_scales_down(seen_now: Observations, spec: ScalingSpec, kept: ScalingMemory | None) -> None:
     seen_now = replace(seen_now, replicas=min(seen_now.replicas, spec.max_workers))
     complete = demand.demand_at(NOW, seen_now, spec.queued).complete and seen_now.workers is not None
