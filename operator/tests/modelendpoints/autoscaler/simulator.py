@@ -10,12 +10,14 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+from patio_operator.modelendpoints.autoscaler.__main__ import main
 from patio_operator.modelendpoints.autoscaler.decision import Decision
 from patio_operator.modelendpoints.autoscaler.memory import ScalingMemory
 from patio_operator.modelendpoints.autoscaler.observation import (
@@ -209,4 +211,5 @@ def reversals(sizes: list[int]) -> int:
 if __name__ == "__main__":
     lines = [write_line(step) for step in recorded_day().steps]
     (RECORDED / "day.jsonl").write_text("\n".join(lines) + "\n")
-    sys.exit(0)
+    with (RECORDED / "day.txt").open("w") as stream, redirect_stdout(stream):
+        sys.exit(main([str(RECORDED / "day.jsonl"), "--spec", str(RECORDED / "spec.yaml")]))
