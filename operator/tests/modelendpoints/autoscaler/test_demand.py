@@ -54,7 +54,7 @@ def test_new_gateway_is_not_missed_at_once(age: timedelta, missing: tuple[str, .
     assert added(DemandReport("a", NOW), gateways=gateways).missing == missing
 
 
-def test_gateway_that_ended_counts_only_while_its_report_is_fresh() -> None:
+def test_gateway_that_ended_counts_while_its_report_is_fresh() -> None:
     ended = DemandReport("b", NOW - REPORT_BOUND, 5)
     assert added(DemandReport("a", NOW), ended, gateways=BOTH[:1]).total == 5
     older = DemandReport("b", NOW - REPORT_BOUND - SECOND, 5)

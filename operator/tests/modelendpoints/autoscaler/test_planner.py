@@ -68,6 +68,9 @@ def test_demand_beyond_the_maximum_gets_the_maximum() -> None:
 def test_minimum_is_kept_without_any_request() -> None:
     decision = decide(seen(NOW, 0), memory(quiet=3600), replace(SPEC, min_workers=2))
     assert (decision.replicas, decision.reason) == (2, Reason.MINIMUM_WORKERS)
+    decision = decide(seen(NOW, 3), memory(quiet=5), replace(SPEC, min_workers=2))
+    assert (decision.replicas, decision.drain, decision.reason) == (3, 1, Reason.WORKERS_DRAINING)
+    assert decision.message.endswith("for 5 s; workers.min is 2; 1 of 3 workers drains first")
 
 
 def test_peak_of_the_window_holds_the_scale() -> None:
@@ -201,7 +204,7 @@ def test_workers_that_do_not_start_bring_no_others() -> None:
     failed = (worker("w-0", WorkerState.FAILED),)
     decision = decide(seen(NOW, 1, failed, held=500))
     assert (decision.replicas, decision.reason) == (1, Reason.WORKERS_NOT_STARTING)
-    assert decision.message.startswith("500 held ask for 16 workers of 32 each; 1 of 1 worker failed")
+    assert decision.message.startswith("500 held ask for 16 workers of 32 each; no more are started")
     several = (*ready(1, in_flight=32), *(worker(f"f-{index}", WorkerState.FAILED) for index in range(2)))
     assert decide(seen(NOW, 3, several, in_flight=32, held=500)).replicas == 3
 

@@ -27,6 +27,7 @@ LOOK_EVERY = timedelta(seconds=10)
 """How often an endpoint with workers is looked at, when nothing is reported."""
 FIRST_WORKERS = 4
 """How many workers are started at once before one is ready: the start may be one that never ends."""
+_FALLS = (Reason.DEMAND_FELL, Reason.SCALED_TO_ZERO, Reason.MINIMUM_WORKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def plan(now: datetime, observations: Observations, spec: ScalingSpec, memory: S
     current = observations.replicas
     target, reason, message = _target(now, current, demand, workers, spec, after)
     replicas, drain = _removable(current, target, workers, spec)
-    if workers is not None and replicas > target and reason in (Reason.DEMAND_FELL, Reason.SCALED_TO_ZERO):
+    if workers is not None and replicas > target and reason in _FALLS:
         listed = counted(workers.listed, "worker")
         if drain:
             reason = Reason.WORKERS_DRAINING
@@ -97,14 +98,14 @@ def _target(
     memory: ScalingMemory,
 ) -> tuple[int, Reason, str]:
     """Return how many workers there should be in the end, and why."""
-    asked = -(-demand.total // spec.concurrency)
-    words = demand_in_words(demand)
-    if asked:
-        words += f" for {counted(asked, 'worker')} of {spec.concurrency} each"
-    if asked > current:
-        target, reason, message = _rise(asked, current, workers, words)
+    wanted = -(-demand.total // spec.concurrency)
+    summary = demand_in_words(demand)
+    if wanted:
+        summary += f" for {counted(wanted, 'worker')} of {spec.concurrency} each"
+    if wanted > current:
+        target, reason, message = _rise(wanted, current, workers, summary)
     else:
-        target, reason, message = _fall(now, asked, current, demand, workers, spec, memory, words)
+        target, reason, message = _fall(now, wanted, current, demand, workers, spec, memory, summary)
     if target > spec.max_workers:
         return spec.max_workers, Reason.MAXIMUM_WORKERS, f"{message}; workers.max is {spec.max_workers}"
     if target < spec.min_workers:
@@ -112,46 +113,46 @@ def _target(
     return target, reason, message
 
 
-def _rise(asked: int, current: int, workers: _Workers | None, words: str) -> tuple[int, Reason, str]:
+def _rise(wanted: int, current: int, workers: _Workers | None, summary: str) -> tuple[int, Reason, str]:
     """More than now, as far as the start of workers is known to work."""
     if workers is None or not workers.ready:
         stuck = workers is not None and workers.stuck > 0
         most = max(current, 1 if stuck else FIRST_WORKERS)
-        if asked > most:
+        if wanted > most:
             if stuck and workers is not None:
-                return most, Reason.WORKERS_NOT_STARTING, f"{words}; {_not_starting(workers)}"
+                return most, Reason.WORKERS_NOT_STARTING, f"{summary}; {_not_starting(workers)}"
             return (
                 most,
                 Reason.FIRST_WORKER_PENDING,
-                f"{words}; {counted(most, 'worker')} at most until the first is ready",
+                f"{summary}; {counted(most, 'worker')} at most until the first is ready",
             )
     elif workers.stuck > workers.ready:
-        return current, Reason.WORKERS_NOT_STARTING, f"{words}; {_not_starting(workers)}"
-    return asked, Reason.DEMAND_ROSE if current else Reason.WOKEN_BY_DEMAND, words
+        return current, Reason.WORKERS_NOT_STARTING, f"{summary}; {_not_starting(workers)}"
+    return wanted, Reason.DEMAND_ROSE if current else Reason.WOKEN_BY_DEMAND, summary
 
 
 def _not_starting(workers: _Workers) -> str:
     return (
-        f"{workers.stuck} of {counted(workers.listed, 'worker')} failed or did not load in time, and "
-        f"{workers.ready or 'none'} are ready: no more are started. Read the events and logs of their pods"
+        f"no more are started, because {workers.stuck} of {counted(workers.listed, 'worker')} failed or did not load "
+        "in time. Read the events and logs of their pods"
     )
 
 
 def _fall(
     now: datetime,
-    asked: int,
+    wanted: int,
     current: int,
     demand: Demand,
     workers: _Workers | None,
     spec: ScalingSpec,
     memory: ScalingMemory,
-    words: str,
+    summary: str,
 ) -> tuple[int, Reason, str]:
     """Return fewer than now, as far as nothing needs them, or as many."""
-    if asked == current:
-        return current, Reason.DEMAND_MET if current else Reason.SCALED_TO_ZERO, words
+    if wanted == current:
+        return current, Reason.DEMAND_MET if current else Reason.SCALED_TO_ZERO, summary
     if not demand.complete:
-        return current, Reason.DEMAND_UNKNOWN, f"{_unknown(demand)}: {_kept(current)}. As far as is known, {words}"
+        return current, Reason.DEMAND_UNKNOWN, f"{_unknown(demand)}: {_kept(current)}. As far as is known, {summary}"
     if workers is None:
         return current, Reason.WORKERS_UNKNOWN, f"the workers could not be listed: {_kept(current)}"
     if not memory.covers(spec.window):
@@ -159,16 +160,16 @@ def _fall(
         return (
             current,
             Reason.HISTORY_UNKNOWN,
-            f"{words}; demand is known for the last {since} only, of {in_words(spec.window)}: {_kept(current)}",
+            f"{summary}; demand is known for the last {since} only, of {in_words(spec.window)}: {_kept(current)}",
         )
     needed = -(-memory.peak // spec.concurrency)
     peak = f"at most {memory.peak} at once in the last {in_words(spec.window)} ask for {counted(needed, 'worker')}"
     if needed >= current:
-        return current, Reason.RECENT_PEAK, f"{words}; {peak} of {spec.concurrency} each"
+        return current, Reason.RECENT_PEAK, f"{summary}; {peak} of {spec.concurrency} each"
     if needed:
         return needed, Reason.DEMAND_FELL, f"{peak} of {spec.concurrency} each"
     quiet = now - memory.last_activity
-    if quiet >= spec.scale_to_zero_after:
+    if quiet >= spec.scale_to_zero_after or spec.min_workers:
         return 0, Reason.SCALED_TO_ZERO, f"no request and no loading worker for {in_words(quiet)}"
     stays = (
         f"no request and no loading worker for {in_words(quiet)}: "
