@@ -30,7 +30,7 @@ def test_report_that_is_too_old_counts_for_nothing() -> None:
     at = NOW - STALE_AFTER
     assert demand_of("team/qwen", [report("a", at, inFlight=2)], NOW).in_flight == 2
     late = demand_of("team/qwen", [report("a", at - timedelta(seconds=1), inFlight=2)], NOW)
-    assert (late.known, late.in_flight) == (False, 0)
+    assert (late.reported, late.in_flight) == (False, 0)
 
 
 def test_last_activity_of_a_lost_replica_is_remembered() -> None:
@@ -41,8 +41,8 @@ def test_last_activity_of_a_lost_replica_is_remembered() -> None:
 def test_times_of_a_clock_that_is_ahead_are_not_believed() -> None:
     soon = NOW + timedelta(minutes=1)
     assert demand_of("team/qwen", [report("a", soon, inFlight=1, lastActivity=soon)], NOW).last_activity == NOW
-    assert not demand_of("team/qwen", [report("a", NOW + timedelta(hours=1), inFlight=1)], NOW).known
+    assert not demand_of("team/qwen", [report("a", NOW + timedelta(hours=1), inFlight=1)], NOW).reported
 
 
 def test_nobody_who_reports_is_not_no_demand() -> None:
-    assert not demand_of("team/qwen", [], NOW).known
+    assert not demand_of("team/qwen", [], NOW).reported

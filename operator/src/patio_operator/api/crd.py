@@ -184,37 +184,6 @@ DEFINITIONS = (
         ),
     ),
     Definition(
-        model=ModelEndpoint,
-        namespaced=True,
-        short_names=("mep",),
-        categories=(CATEGORY,),
-        scale={
-            "specReplicasPath": ".spec.workers.replicas",
-            "statusReplicasPath": ".status.replicas",
-            "labelSelectorPath": ".status.selector",
-        },
-        columns=(
-            Column("Model", ".status.modelName", "Name of the model in requests."),
-            Column("Ready", ".status.workers.ready", "Workers that answer requests.", "integer"),
-            Column("Desired", ".status.workers.desired", "Workers that there should be.", "integer"),
-            Column("Loading", ".status.workers.loading", "Workers that start.", "integer"),
-            Column(
-                "Reason",
-                '.status.conditions[?(@.type=="Ready")].reason',
-                "Reason of the condition Ready.",
-            ),
-            Column("Progress", ".status.progress.message", "How far the next worker has come.", priority=1),
-            Column("URL", ".status.url", "Base URL for clients.", priority=1),
-            AGE,
-        ),
-    ),
-    Definition(
-        model=DemandReport,
-        namespaced=True,
-        categories=(CATEGORY,),
-        columns=(Column("Reported", ".spec.reportedAt", "Time since the report.", "date"), AGE),
-    ),
-    Definition(
         model=ClusterEngineRuntimeProfile,
         namespaced=False,
         categories=(CATEGORY,),
@@ -254,6 +223,41 @@ DEFINITIONS = (
         ),
     ),
 )
+
+NOT_INSTALLED = (
+    Definition(
+        model=ModelEndpoint,
+        namespaced=True,
+        short_names=("mep",),
+        categories=(CATEGORY,),
+        scale={
+            "specReplicasPath": ".spec.workers.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+        columns=(
+            Column("Model", ".status.modelName", "Name of the model in requests."),
+            Column("Ready", ".status.workers.ready", "Workers that answer requests.", "integer"),
+            Column("Desired", ".status.workers.desired", "Workers that there should be.", "integer"),
+            Column("Loading", ".status.workers.loading", "Workers that start.", "integer"),
+            Column(
+                "Reason",
+                '.status.conditions[?(@.type=="Ready")].reason',
+                "Reason of the condition Ready.",
+            ),
+            Column("Progress", ".status.progress.message", "How far the next worker has come.", priority=1),
+            Column("URL", ".status.url", "Base URL for clients.", priority=1),
+            AGE,
+        ),
+    ),
+    Definition(
+        model=DemandReport,
+        namespaced=True,
+        categories=(CATEGORY,),
+        columns=(Column("Reported", ".spec.reportedAt", "Time since the report.", "date"), AGE),
+    ),
+)
+"""Kinds that the chart does not install, since the operator does not work on their objects yet."""
 
 
 def _root(model: Resource) -> Schema:

@@ -115,7 +115,7 @@ class ModelCache(Model):
     )
 
     host_path: Annotated[str | None, Field(max_length=1024, pattern=r"^/[^/].*$")] = None
-    """Absolute path of a folder on each node, which is made if it is not there. Pod Security Standards other than
+    """Absolute path of a folder on each node, which is made if it does not exist. Pod Security Standards other than
     privileged forbid such volumes."""
     persistent_volume_claim: Annotated[str | None, Field(min_length=1, max_length=253)] = None
     """Name of a PersistentVolumeClaim in the same namespace. Several workers need access mode ReadWriteMany, or
@@ -217,7 +217,7 @@ class Workers(Model):
     )
 
     min: Annotated[Int32, Field(ge=0, le=MAX_WORKERS)] = 0
-    """The fewest workers. With 0 there is none until a request comes, and none again scaleToZeroAfter the last one."""
+    """The fewest workers. With 0 no worker runs until a request comes, and none again scaleToZeroAfter the last one."""
     max: Annotated[Int32, Field(ge=0, le=MAX_WORKERS)] = 1
     """The most workers. 0 switches the endpoint off."""
     replicas: Annotated[Int32 | None, Field(ge=0, le=MAX_WORKERS)] = None
@@ -418,15 +418,15 @@ class WorkerCounts(Model):
     loading: Annotated[Int32, Field(ge=0)] = 0
     """Workers that start: they are scheduled, pull their image, download or load the model."""
     failed: Annotated[Int32, Field(ge=0)] = 0
-    """Workers that do not come up."""
+    """Workers that failed to start."""
 
 
 class Progress(Model):
     """How far the start of the next worker has come."""
 
     phase: StartPhase
-    """Asleep: there is none, and the next request starts one. Scheduling: it has no node yet. Pulling: its image.
-    Downloading: the model. Loading: the engine loads the model. Failing: it does not come up."""
+    """Asleep: no worker runs, and the next request starts one. Scheduling: it has no node yet. Pulling: its image.
+    Downloading: the model. Loading: the engine loads the model. Failing: it fails to start."""
     percent: Annotated[Int32 | None, Field(ge=0, le=100)] = None
     """Of the download, where that is known."""
     pod: str = ""
@@ -479,7 +479,7 @@ class ModelEndpointStatus(Model):
     """The last change of the number of workers."""
     conditions: Conditions = ()
     """Ready: a worker of the current revision answers requests. Progressing: workers start, end or are updated.
-    ScaledToZero: there is no worker, and there should be none. Degraded: a worker does not come up, or something is
+    ScaledToZero: there is no worker, and there should be none. Degraded: a worker fails to start, or something is
     left for you to correct."""
 
 

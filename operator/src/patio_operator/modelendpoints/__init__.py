@@ -1,5 +1,6 @@
 """ModelEndpoints: a whole model in one object becomes workers that answer requests.
 
-`planner` decides what there should be of an endpoint: a RoleBasedGroup for each revision, a Service, a status.
-`validation` says what the schema cannot say of one, `demand` adds up what the gateway's replicas report.
+`reconciler` makes a pass over an endpoint: it takes a snapshot from the API server, from `caches` and from what the
+gateway's replicas report (`demand`), lets `planner` decide what there should be of it (a RoleBasedGroup for each
+revision, a Service, a status), and carries that out. `validation` says what the schema cannot say of an endpoint.
 """

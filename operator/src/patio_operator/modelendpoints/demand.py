@@ -24,7 +24,7 @@ MOST_REPORTS = 1_000
 class Demand:
     """The demand for a ModelEndpoint, over all replicas of the gateway."""
 
-    known: bool = False
+    reported: bool = False
     """Whether a fresh report is among those that were added up."""
     in_flight: int = 0
     held: int = 0
@@ -45,14 +45,14 @@ def demand_of(endpoint: str, reports: Iterable[DemandReport], now: datetime) -> 
         now: by the operator's clock; UTC.
 
     """
-    known, in_flight, held = False, 0, 0
+    reported, in_flight, held = False, 0, 0
     activities: list[datetime] = []
     for _, report in zip(range(MOST_REPORTS), reports, strict=False):
         age = now - report.spec.reported_at
         if age < -AHEAD:
             continue
         fresh = age <= STALE_AFTER
-        known = known or fresh
+        reported = reported or fresh
         for entry in report.spec.endpoints:
             if entry.endpoint != endpoint:
                 continue
@@ -61,4 +61,4 @@ def demand_of(endpoint: str, reports: Iterable[DemandReport], now: datetime) -> 
             if fresh:
                 in_flight += entry.in_flight
                 held += entry.held
-    return Demand(known, in_flight, held, max(activities, default=None))
+    return Demand(reported, in_flight, held, max(activities, default=None))

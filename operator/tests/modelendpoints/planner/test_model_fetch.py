@@ -21,11 +21,11 @@ ENGINE = "import os; print('started', sorted(n for n in os.environ if n.startswi
 
 
 class Sidecar:
-    """Answers as it is told to, in turn, and remembers what was asked."""
+    """Gives its answers in turn, and keeps the requests."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, Any]]] = []
-        self.asked: list[tuple[str, Any]] = []
+        self.requests: list[tuple[str, Any]] = []
         sidecar = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class Sidecar:
                 self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
             def answer(self, body: Any) -> None:
-                sidecar.asked.append((self.path, body))
+                sidecar.requests.append((self.path, body))
                 status, answered = sidecar.answers.pop(0)
                 self.send_response(status)
                 self.end_headers()
@@ -72,11 +72,11 @@ def test_engine_starts_after_the_download_without_credentials(sidecar: Sidecar) 
     sidecar.answers = [(202, running), (200, running), (200, {"id": "1", "state": "Succeeded"})]
     done = run(sidecar)
     assert (done.returncode, done.stdout) == (0, "started []\n")
-    path, order = sidecar.asked[0]
+    path, order = sidecar.requests[0]
     request = DownloadRequest.model_validate(order)
     assert (path, request.source, request.output_dir) == ("/v1/download_model", "s3://bucket/qwen", "/models/qwen")
     assert dict(request.config or {}) == {"access_key": "a", "secret_key": "b"}
-    assert [path for path, _ in sidecar.asked[1:]] == ["/v1/downloads/1", "/v1/downloads/1"]
+    assert [path for path, _ in sidecar.requests[1:]] == ["/v1/downloads/1", "/v1/downloads/1"]
 
 
 def test_download_that_cannot_succeed_ends_with_its_words(sidecar: Sidecar) -> None:

@@ -240,8 +240,8 @@ def test_endpoint_without_a_number_is_given_the_fewest() -> None:
 
 
 def test_deleted_endpoint_is_left_to_its_owner_references() -> None:
-    gone = endpoint(metadata={"deletionTimestamp": "2026-11-27T11:00:00Z"})
-    assert planner.plan(snapshot(gone, [group(OLD, 2)], ready(OLD, 2))) == Plan()
+    deleted = endpoint(metadata={"deletionTimestamp": "2026-11-27T11:00:00Z"})
+    assert planner.plan(snapshot(deleted, [group(OLD, 2)], ready(OLD, 2))) == Plan()
 
 
 # --- status
@@ -302,7 +302,7 @@ def test_ready_pod_without_a_sidecar_proves_nothing() -> None:
     assert "no sidecar" in condition(plan, "Ready")["message"]
 
 
-def test_split_worker_answers_when_all_its_pods_and_the_router_do() -> None:
+def test_split_worker_answers_when_all_pods_and_the_router_do() -> None:
     split = endpoint(**SPLIT)
     pods = [
         *(pod(split, index, role="prefill") for index in range(2)),

@@ -1,4 +1,4 @@
-"""Laws of a roll: it never costs an answering worker, it ends, and it stops where a worker does not come up."""
+"""Laws of a roll: it never costs an answering worker, it ends, and it stops where a worker fails to start."""
 
 from __future__ import annotations
 

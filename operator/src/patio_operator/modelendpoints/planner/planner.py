@@ -15,7 +15,7 @@ from patio_operator.modelendpoints import validation
 from patio_operator.modelendpoints.planner import claims, naming, objects, rollout, workers
 from patio_operator.modelendpoints.planner.plan import Apply, Delete, Plan, Resize
 from patio_operator.modelendpoints.planner.snapshot import GroupSupport, PodState, Snapshot
-from patio_operator.modelendpoints.planner.status import Problem, Situation, first_blocking, status
+from patio_operator.modelendpoints.planner.status import Findings, Problem, first_blocking, status
 from patio_operator.modelendpoints.planner.workers import GroupState
 
 
@@ -36,17 +36,17 @@ def plan(snapshot: Snapshot) -> Plan:
     own = tuple(name for name in endpoint.names if name not in claims.taken(endpoint, snapshot.claims))
     blocked = first_blocking(problems) is not None
     wanted = rollout.targets(desired, current, old)
-    situation = Situation(desired, current, old, problems, None if blocked else wanted.stopped_by, own)
+    findings = Findings(desired, current, old, problems, None if blocked else wanted.stopped_by, own)
     replicas = _first_replicas(snapshot)
     if blocked:
-        return Plan(replicas=replicas, status=status(snapshot, situation))
+        return Plan(replicas=replicas, status=status(snapshot, findings))
     applies, resizes = _changes(snapshot, current, old, wanted)
     return Plan(
         replicas=replicas,
         applies=applies,
         resizes=resizes,
         deletes=tuple(_deletes(old, wanted)),
-        status=status(snapshot, situation),
+        status=status(snapshot, findings),
         requeue_at=_next_look(snapshot, states),
     )
 
@@ -122,7 +122,7 @@ def _changes(
         reason = "the spec asks for a new revision" if old else "the endpoint has no group yet"
         applies.append(Apply(body, reason))
     elif current.group.workers != wanted.current:
-        resizes.append(_resize(current, wanted.current, f"{endpoint.desired_workers} workers are wanted"))
+        resizes.append(_resize(current, wanted.current, f"workers that are wanted: {endpoint.desired_workers}"))
     for state, number in zip(old, wanted.old, strict=True):
         if state.group.workers != number:
             reason = "workers of the current revision answer instead"
@@ -141,7 +141,7 @@ def _deletes(old: tuple[GroupState, ...], wanted: rollout.Targets) -> Iterator[D
     for state, number in zip(old, wanted.old, strict=True):
         group = state.group
         if number == 0 and group.workers == 0 and state.pods == 0:
-            yield Delete(group.name, group.uid, "its revision is not asked for any more, and its workers have ended")
+            yield Delete(group.name, group.uid, "the spec asks for another revision, and its workers have ended")
 
 
 def _next_look(snapshot: Snapshot, states: list[GroupState]) -> datetime | None:

@@ -1,7 +1,7 @@
 """How many workers each revision of an endpoint has: `targets`. Pure.
 
 As a Deployment with maxUnavailable 0: a new revision gets a few workers beside the old ones, and an old one goes only
-when as many answer without it as are wanted. A worker of the new revision that does not come up stops this: nothing of
+when as many answer without it as are wanted. A worker of the new revision that fails to start stops this: nothing of
 the old revisions goes any more, and they follow the demand. Old workers that do not answer anyway go first and at once.
 A group loses its highest numbers, so an old worker that answers below one that does not is never counted on to stay.
 """
@@ -25,7 +25,7 @@ class Targets:
     old: tuple[int, ...] = ()
     """In the order of the groups that were given."""
     stopped_by: Worker | None = None
-    """The worker of the new revision that does not come up, for which the roll has stopped."""
+    """The worker of the new revision that fails to start, for which the roll has stopped."""
 
 
 def targets(desired: int, current: GroupState | None, old: Sequence[GroupState]) -> Targets:
@@ -41,18 +41,18 @@ def targets(desired: int, current: GroupState | None, old: Sequence[GroupState])
         return Targets(0, tuple(0 for _ in old))
     if not any(state.group.workers for state in old):
         return Targets(desired, tuple(0 for _ in old))
-    here = current.group.workers if current is not None else 0
+    existing = current.group.workers if current is not None else 0
     ready = current.ready if current is not None else 0
     failing = current.failing if current is not None else ()
     needed = max(0, desired - ready)
     if failing:
-        return Targets(min(here, desired), _follow(needed, old), failing[0])
+        return Targets(min(existing, desired), _follow(needed, old), failing[0])
     left = _shrink(needed, old)
     surge = max(1, desired // SURGE_SHARE)
     # A group loses its highest numbers first: one below that does not answer may have to stay, and takes no place.
     answering = sum(worker.ready for state, number in zip(old, left, strict=True) for worker in state.workers[:number])
     room = desired + surge - answering
-    return Targets(max(1, min(desired, room), min(here, desired)), left)
+    return Targets(max(1, min(desired, room), min(existing, desired)), left)
 
 
 def _follow(needed: int, old: Sequence[GroupState]) -> tuple[int, ...]:

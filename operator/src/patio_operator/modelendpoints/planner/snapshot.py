@@ -219,5 +219,5 @@ def _why(container: Mapping[str, Any], waiting: Mapping[str, Any]) -> str:
 
 
 def _ended(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
-    words = ended.get("message") or ended.get("reason") or "no message"
-    return f"container {container.get('name')!r} ended with exit code {ended.get('exitCode')}: {words}"
+    text = ended.get("message") or ended.get("reason") or "no message"
+    return f"container {container.get('name')!r} ended with exit code {ended.get('exitCode')}: {text}"

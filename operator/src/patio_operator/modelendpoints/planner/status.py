@@ -18,7 +18,7 @@ from patio_operator.modelendpoints.planner.snapshot import PodState, Snapshot
 from patio_operator.modelendpoints.planner.workers import GroupState, Worker, furthest
 
 LONGEST_MESSAGE = 1024
-"""Characters of a message: it may have the words of an engine."""
+"""Characters of a message: it may quote an engine."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Situation:
+class Findings:
     """What the planner found out."""
 
     desired: int
@@ -70,34 +70,34 @@ class Situation:
         return sum(state.pods for state in (*self.old, *((self.current,) if self.current else ())))
 
 
-def status(snapshot: Snapshot, situation: Situation) -> dict[str, Any]:
+def status(snapshot: Snapshot, findings: Findings) -> dict[str, Any]:
     """Return the whole status, with the times of conditions that did not change."""
     endpoint, before = snapshot.endpoint, snapshot.endpoint.status
-    workers = situation.workers
+    workers = findings.workers
     failed = sum(worker.failing for worker in workers)
-    everyone = [*workers, *(worker for state in situation.old for worker in state.workers)]
+    everyone = [*workers, *(worker for state in findings.old for worker in state.workers)]
     counts = WorkerCounts(
-        desired=situation.desired,
-        ready=situation.ready,
-        updated=situation.updated,
+        desired=findings.desired,
+        ready=findings.ready,
+        updated=findings.updated,
         loading=sum(not worker.ready and not worker.failing for worker in workers),
         failed=failed,
     )
-    progress = _progress(snapshot, situation)
+    progress = _progress(snapshot, findings)
     demand = snapshot.demand
     activities = [time for time in (demand.last_activity, before.last_activity) if time is not None]
     written: dict[str, Any] = {
         "observedGeneration": endpoint.metadata.generation,
         "revision": naming.revision(endpoint),
         "modelName": endpoint.model_name,
-        "models": list(dict.fromkeys((*situation.names, *sorted(snapshot.adapters))))[:MAX_MODELS],
+        "models": list(dict.fromkeys((*findings.names, *sorted(snapshot.adapters))))[:MAX_MODELS],
         "workers": counts.to_api(),
         "replicas": len(everyone),
         "selector": ",".join(f"{key}={value}" for key, value in naming.selector(endpoint).items()),
-        "queued": demand.held if demand.known else before.queued,
-        "inFlight": demand.in_flight if demand.known else before.in_flight,
+        "queued": demand.held if demand.reported else before.queued,
+        "inFlight": demand.in_flight if demand.reported else before.in_flight,
         "url": _url(snapshot),
-        "conditions": _conditions(snapshot, situation, progress),
+        "conditions": _conditions(snapshot, findings, progress),
     }
     if activities:
         written["lastActivity"] = max(activities).astimezone(UTC).strftime(TIME_FORMAT)
@@ -128,13 +128,13 @@ def _url(snapshot: Snapshot) -> str:
     return f"http://{naming.service(snapshot.endpoint)}.{metadata.namespace}.svc/v1"
 
 
-def _progress(snapshot: Snapshot, situation: Situation) -> Progress | None:
-    if situation.desired == 0:
+def _progress(snapshot: Snapshot, findings: Findings) -> Progress | None:
+    if findings.desired == 0:
         can_wake = snapshot.endpoint.spec.workers.max > 0
         message = "No worker runs; the next request starts one." if can_wake else "workers.max is 0: no worker starts."
-        return None if situation.ready else Progress(phase="Asleep", message=message)
-    worker = furthest(situation.workers)
-    if worker is None and situation.workers:
+        return None if findings.ready else Progress(phase="Asleep", message=message)
+    worker = furthest(findings.workers)
+    if worker is None and findings.workers:
         return None
     if worker is None or worker.pod is None:
         return Progress(phase="Scheduling", message="The worker's pod does not exist yet.")
@@ -145,17 +145,17 @@ def _progress(snapshot: Snapshot, situation: Situation) -> Progress | None:
     return Progress(phase=phase, percent=percent, pod=worker.name, message=_shown(f"{worker.name} {message}"))
 
 
-def _step(state: PodState, words: str, percent: int | None) -> tuple[Any, str, int | None]:
+def _step(state: PodState, detail: str, percent: int | None) -> tuple[Any, str, int | None]:
     if state is PodState.SCHEDULING:
-        return "Scheduling", f"waits for a node: {words}", None
+        return "Scheduling", f"waits for a node: {detail}", None
     if state is PodState.PULLING:
-        return "Pulling", f"starts its containers: {words}", None
+        return "Pulling", f"starts its containers: {detail}", None
     if percent is not None and percent < 100:
         return "Downloading", f"downloads the model: {max(percent, 0)} %", max(percent, 0)
     return "Loading", "loads the model", None
 
 
-def _conditions(snapshot: Snapshot, situation: Situation, progress: Progress | None) -> list[dict[str, Any]]:
+def _conditions(snapshot: Snapshot, findings: Findings, progress: Progress | None) -> list[dict[str, Any]]:
     endpoint = snapshot.endpoint
     before = [condition.to_api() for condition in endpoint.status.conditions]
     generation = endpoint.metadata.generation
@@ -165,61 +165,65 @@ def _conditions(snapshot: Snapshot, situation: Situation, progress: Progress | N
         return next_condition(before, type_, text, reason, _shown(message), generation, snapshot.now)
 
     return [
-        condition("Ready", *_ready(snapshot, situation, progress)),
-        condition("Progressing", *_progressing(situation, progress)),
-        condition("ScaledToZero", *_scaled_to_zero(endpoint, situation)),
-        condition("Degraded", *_degraded(situation)),
+        condition("Ready", *_ready(snapshot, findings, progress)),
+        condition("Progressing", *_progressing(findings, progress)),
+        condition("ScaledToZero", *_scaled_to_zero(endpoint, findings)),
+        condition("Degraded", *_degraded(findings)),
     ]
 
 
-def _ready(snapshot: Snapshot, situation: Situation, progress: Progress | None) -> tuple[bool, str, str]:
-    blocking = next((problem for problem in situation.problems if problem.blocks), None)
+def _ready(snapshot: Snapshot, findings: Findings, progress: Progress | None) -> tuple[bool, str, str]:
+    blocking = next((problem for problem in findings.problems if problem.blocks), None)
     if blocking is not None:
         return False, blocking.reason, blocking.message
-    if situation.updated:
-        return True, "Serving", f"{_of(situation.updated, situation.desired)} of the current revision answer requests."
-    if situation.desired == 0:
+    if findings.updated:
+        return True, "Serving", f"{_of(findings.updated, findings.desired)} of the current revision answer requests."
+    if findings.desired == 0:
         return False, "ScaledToZero", _asleep(snapshot.endpoint)
     where = progress.message if progress is not None else ""
-    if situation.ready:
-        others = f"{situation.ready} of an older revision answer meanwhile"
-        return False, "Rolling", f"No worker of the current revision answers yet, {others}. {where}"
-    failing = next((worker for worker in situation.workers if worker.failing), None)
+    if findings.ready:
+        others = f"Workers of older revisions that answer: {findings.ready}"
+        return False, "Rolling", f"No worker of the current revision answers yet. {others}. {where}"
+    failing = next((worker for worker in findings.workers if worker.failing), None)
     if failing is not None:
         return False, "WorkerFailed", f"No worker answers. {failing.name}: {failing.message}"
     return False, "Loading", f"No worker answers yet. {where}"
 
 
-def _progressing(situation: Situation, progress: Progress | None) -> tuple[bool, str, str]:
-    if any(problem.blocks for problem in situation.problems):
+def _progressing(findings: Findings, progress: Progress | None) -> tuple[bool, str, str]:
+    if any(problem.blocks for problem in findings.problems):
         return False, "Blocked", "No worker of the current revision is made, see the condition Ready."
-    if situation.stopped_by is not None:
-        return False, "RollStopped", _stopped(situation.stopped_by)
-    if situation.rolling and situation.desired:
-        left = sum(len(state.workers) for state in situation.old)
-        updated = _of(situation.updated, situation.desired)
-        return True, "Rolling", f"{updated} of the current revision answer, {left} of older ones are left."
-    if situation.desired == 0 and situation.pods:
-        return True, "ScalingDown", f"{situation.pods} pods answer their last requests and end."
-    if len(situation.workers) != situation.desired:
-        return True, "Scaling", f"There are {len(situation.workers)} workers, and {situation.desired} are wanted."
-    if situation.updated < situation.desired:
+    if findings.stopped_by is not None:
+        return False, "RollStopped", _stopped(findings.stopped_by)
+    if findings.rolling and findings.desired:
+        left = sum(len(state.workers) for state in findings.old)
+        updated = _of(findings.updated, findings.desired)
+        return True, "Rolling", f"{updated} of the current revision answer; older ones that are left: {left}."
+    if findings.desired == 0 and findings.pods:
+        return True, "ScalingDown", f"Pods that answer their last requests and end: {findings.pods}."
+    if len(findings.workers) != findings.desired:
+        return True, "Scaling", f"Workers: {len(findings.workers)}; wanted: {findings.desired}."
+    if findings.updated < findings.desired:
         return True, "Loading", progress.message if progress is not None else "Workers start."
     return False, "Complete", "Nothing is in progress."
 
 
-def _scaled_to_zero(endpoint: ModelEndpoint, situation: Situation) -> tuple[bool, str, str]:
-    if situation.desired or situation.pods:
-        return False, "HasWorkers", f"{situation.desired} workers are wanted, and there are {situation.pods} pods."
+def _scaled_to_zero(endpoint: ModelEndpoint, findings: Findings) -> tuple[bool, str, str]:
+    if findings.desired or findings.pods:
+        return (
+            False,
+            "HasWorkers",
+            f"Workers that are wanted: {findings.desired}; pods that there are: {findings.pods}.",
+        )
     return True, "NoWorkers", _asleep(endpoint)
 
 
-def _degraded(situation: Situation) -> tuple[bool, str, str]:
-    if situation.stopped_by is not None:
-        return True, "RollStopped", _stopped(situation.stopped_by)
-    if situation.problems:
-        return True, situation.problems[0].reason, situation.problems[0].message
-    failing = [worker for worker in situation.workers if worker.failing]
+def _degraded(findings: Findings) -> tuple[bool, str, str]:
+    if findings.stopped_by is not None:
+        return True, "RollStopped", _stopped(findings.stopped_by)
+    if findings.problems:
+        return True, findings.problems[0].reason, findings.problems[0].message
+    failing = [worker for worker in findings.workers if worker.failing]
     if failing:
         more = f" ({len(failing) - 1} more)" if len(failing) > 1 else ""
         return True, "WorkerFailed", f"{failing[0].name}: {failing[0].message}{more}"
@@ -228,7 +232,7 @@ def _degraded(situation: Situation) -> tuple[bool, str, str]:
 
 def _stopped(worker: Worker) -> str:
     remedy = "Correct the spec, or set it back: until then the older workers stay"
-    return f"The update stopped, since {worker.name} does not come up. {remedy}. Its words: {worker.message}"
+    return f"The update stopped, since {worker.name} does not start. {remedy}. {worker.message}"
 
 
 def _asleep(endpoint: ModelEndpoint) -> str:

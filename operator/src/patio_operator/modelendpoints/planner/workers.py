@@ -1,4 +1,4 @@
-"""The workers of a group, put together from its pods: which answer, which start, which do not come up.
+"""The workers of a group, put together from its pods: which answer, which start, which fail to start.
 
 Worker number n of a group is the n-th instance of its server role, or the n-th share of its prefill and decode
 instances (with the router before them). It answers when the pods that stand for those instances are ready. A pod's
@@ -38,7 +38,7 @@ class Worker:
 
     @property
     def failing(self) -> bool:
-        """Whether it does not come up."""
+        """Whether it fails to start."""
         return self.state is PodState.FAILING
 
     @property
@@ -64,7 +64,7 @@ class GroupState:
 
     @property
     def failing(self) -> tuple[Worker, ...]:
-        """Return those that do not come up."""
+        """Return those that fail to start."""
         return tuple(worker for worker in self.workers if worker.failing)
 
 
@@ -82,7 +82,9 @@ def observe(
 
     """
     own = [pod for pod in pods if pod.group == group.name]
-    there = {(pod.role, pod.index): _judged(pod, now, grace, injected) for pod in own if pod.leads and not pod.leaving}
+    leaders = {
+        (pod.role, pod.index): _judged(pod, now, grace, injected) for pod in own if pod.leads and not pod.leaving
+    }
     has_router = any(role.get("name") == ROUTER for role in group.roles)
     workers = []
     for number in range(group.workers):
@@ -90,7 +92,7 @@ def observe(
             (role, index) for role, each in group.shape.items() for index in range(number * each, (number + 1) * each)
         ]
         members += [(ROUTER, 0)] if has_router else []
-        workers.append(_worker(number, [there.get(member) for member in members]))
+        workers.append(_worker(number, [leaders.get(member) for member in members]))
     return GroupState(group, tuple(workers), len(own))
 
 
@@ -101,8 +103,8 @@ def _judged(pod: ObservedPod, now: datetime, grace: timedelta, injected: bool) -
             return replace(pod, state=PodState.FAILING, message=message)
         return pod
     if pod.state is not PodState.FAILING and now - pod.since > grace:
-        waits = f" ({pod.message})" if pod.message else ""
-        message = f"it has not answered for {_minutes(now - pod.since)}, longer than workers.loadingGrace{waits}"
+        reason = f" ({pod.message})" if pod.message else ""
+        message = f"it has not answered for {_minutes(now - pod.since)}, longer than workers.loadingGrace{reason}"
         return replace(pod, state=PodState.FAILING, message=message)
     return pod
 
