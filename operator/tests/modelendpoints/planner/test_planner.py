@@ -302,6 +302,15 @@ def test_ready_pod_without_a_sidecar_proves_nothing() -> None:
     assert "no sidecar" in condition(plan, "Ready")["message"]
 
 
+def test_workers_of_a_revision_without_sidecars_are_protected() -> None:
+    bare = endpoint(engineRuntimes=[])
+    pods = [pod(bare, index, injected=False) for index in range(2)]
+    plan = planner.plan(snapshot(OLD, [group(bare, 2)], pods))
+    assert plan.resizes == ()
+    assert plan.status is not None
+    assert plan.status["workers"]["ready"] == 2
+
+
 def test_split_worker_answers_when_all_pods_and_the_router_do() -> None:
     split = endpoint(**SPLIT)
     pods = [

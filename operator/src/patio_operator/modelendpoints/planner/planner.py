@@ -54,7 +54,7 @@ def plan(snapshot: Snapshot) -> Plan:
 def _observed(snapshot: Snapshot, place: int) -> GroupState:
     endpoint = snapshot.endpoint
     grace = length_of(endpoint.spec.workers.loading_grace)
-    return workers.observe(snapshot.groups[place], snapshot.pods, snapshot.now, grace, injected=bool(endpoint.runtimes))
+    return workers.observe(snapshot.groups[place], snapshot.pods, snapshot.now, grace)
 
 
 def _problems(snapshot: Snapshot) -> Iterator[Problem]:

@@ -68,9 +68,7 @@ class GroupState:
         return tuple(worker for worker in self.workers if worker.failing)
 
 
-def observe(
-    group: ObservedGroup, pods: Iterable[ObservedPod], now: datetime, grace: timedelta, *, injected: bool
-) -> GroupState:
+def observe(group: ObservedGroup, pods: Iterable[ObservedPod], now: datetime, grace: timedelta) -> GroupState:
     """Return what a group's workers are at.
 
     Args:
@@ -78,12 +76,14 @@ def observe(
         pods: of the endpoint, of all groups.
         now: by the operator's clock; UTC.
         grace: that a pod may take until it answers.
-        injected: whether its pods ask for a profile, so that one without a sidecar is no worker.
 
     """
     own = [pod for pod in pods if pod.group == group.name]
+    asking = {role.get("name") for role in group.roles if role.get("engineRuntimes")}
     leaders = {
-        (pod.role, pod.index): _judged(pod, now, grace, injected) for pod in own if pod.leads and not pod.leaving
+        (pod.role, pod.index): _judged(pod, now, grace, asks_for_sidecar=pod.role in asking)
+        for pod in own
+        if pod.leads and not pod.leaving
     }
     has_router = any(role.get("name") == ROUTER for role in group.roles)
     workers = []
@@ -96,9 +96,9 @@ def observe(
     return GroupState(group, tuple(workers), len(own))
 
 
-def _judged(pod: ObservedPod, now: datetime, grace: timedelta, injected: bool) -> ObservedPod:
+def _judged(pod: ObservedPod, now: datetime, grace: timedelta, *, asks_for_sidecar: bool) -> ObservedPod:
     if pod.state is PodState.READY:
-        if injected and not pod.injected and pod.role != ROUTER:
+        if asks_for_sidecar and not pod.injected:
             message = "it has no sidecar: it was admitted while the operator's webhook did not answer; delete the pod"
             return replace(pod, state=PodState.FAILING, message=message)
         return pod
