@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import Key, WorkQueue
 from patio_operator.api.demand_report import DemandReport, EndpointDemand
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_kube.informer import Informer
 from patio_operator.modelendpoints.caches import CachedEndpoint, CachedPod, ClaimIndex
-from patio_operator.runtime.workqueue import Key, WorkQueue
 
 
 def register(

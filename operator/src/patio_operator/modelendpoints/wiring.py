@@ -8,9 +8,9 @@ from functools import partial
 
 from patio_kube.client import KubeClient
 from patio_kube.informer import Informer
+from patio_kube.runtime.workqueue import WorkQueue
 from patio_operator.modelendpoints import event_handlers
 from patio_operator.modelendpoints.reconciler import EndpointReconciler, Options, Sources
-from patio_operator.runtime.workqueue import WorkQueue
 from patio_operator.telemetry.metrics import Metrics
 
 ENDPOINTS_AT_ONCE = 4

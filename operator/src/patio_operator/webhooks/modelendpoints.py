@@ -13,8 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
+from patio_kube.client import Object
 from patio_operator.api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
-from patio_operator.kube.client import Object
 from patio_operator.modelendpoints.planner import claims
 from patio_operator.modelendpoints.planner.snapshot import Claim
 from patio_operator.modelendpoints.validation import InvalidField, problems
