@@ -50,14 +50,16 @@ def snapshot(
     return Snapshot(of, groups=tuple(groups), pods=tuple(pods), **(defaults | fields))
 
 
-def group(of: ModelEndpoint, workers: int, **fields: Any) -> ObservedGroup:
-    """The group of a revision, as it was made."""
+def group(of: ModelEndpoint, workers: int, status: dict[str, str] | None = None, **fields: Any) -> ObservedGroup:
+    """The group of a revision, as it was made; `status` has reason and message of why it is not Ready."""
     body = objects.role_based_group(of, workers, SIDECARS, IMAGES)
     body["metadata"] |= {
         "uid": f"uid-{body['metadata']['name']}",
         "resourceVersion": "7",
         "creationTimestamp": CREATED,
     } | fields
+    if status is not None:
+        body["status"] = {"conditions": [{"type": "Ready", "status": "False"} | status]}
     return decode_group(body)
 
 

@@ -302,6 +302,17 @@ def test_ready_pod_without_a_sidecar_proves_nothing() -> None:
     assert "no sidecar" in condition(plan, "Ready")["message"]
 
 
+def test_group_that_is_not_realised_says_why() -> None:
+    seen = group(OLD, 2, status={"reason": "Unsupported", "message": "role 'server': too many pods"})
+    plan = planner.plan(snapshot(OLD, [seen]))
+    assert summary(plan)["Ready"] == "False WorkerFailed"
+    assert f"group {seen.name}: Unsupported: role 'server': too many pods" in condition(plan, "Ready")["message"]
+    waiting = group(OLD, 2, status={"reason": "RoleNotReady", "message": "server: exceeded quota"})
+    plan = planner.plan(snapshot(OLD, [waiting]))
+    assert summary(plan)["Ready"] == "False Loading"
+    assert "exceeded quota" in condition(plan, "Ready")["message"]
+
+
 def test_workers_of_a_revision_without_sidecars_are_protected() -> None:
     bare = endpoint(engineRuntimes=[])
     pods = [pod(bare, index, injected=False) for index in range(2)]

@@ -14,11 +14,14 @@ from typing import Any
 
 from patio_operator.api import labels
 from patio_operator.api.bounded_json import read_object
-from patio_operator.api.conditions import time_of
+from patio_operator.api.conditions import find, time_of
 from patio_operator.api.endpoint_labels import ENDPOINT_REVISION, SHAPE
 from patio_operator.api.model_endpoint import ModelEndpoint
 from patio_operator.modelendpoints.demand import UNKNOWN, Demand
 
+_WAITS = "RoleNotReady"
+"""Reason of a group whose pods are made and are not ready, with Patio and with upstream's controller. Every other one
+says why they are not made."""
 _MOST = 10_000
 """Instances of a role that a group's numbers are believed to be."""
 
@@ -83,6 +86,10 @@ class ObservedGroup:
     roles: Sequence[Mapping[str, Any]] = field(repr=False)
     """Its spec.roles as they are."""
     leaving: bool = False
+    problem: str = ""
+    """Why its pods are not made, in the words of who realises it; empty: they are."""
+    message: str = ""
+    """What it waits for, in the same words."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,8 @@ def decode_group(body: Mapping[str, Any]) -> ObservedGroup:
     }
     roles = (body.get("spec") or {}).get("roles") or []
     workers = [int(role.get("replicas", 1)) // shape[role["name"]] for role in roles if role.get("name") in shape]
+    ready = find(body.get("status") or {}, "Ready")
+    message = str(ready.get("message") or "") if ready.get("status") == "False" else ""
     return ObservedGroup(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -144,6 +153,8 @@ def decode_group(body: Mapping[str, Any]) -> ObservedGroup:
         shape=shape,
         roles=roles,
         leaving=metadata.get("deletionTimestamp") is not None,
+        problem=f"{ready.get('reason')}: {message}" if message and ready.get("reason") != _WAITS else "",
+        message=message,
     )
 
 

@@ -136,13 +136,16 @@ def _progress(snapshot: Snapshot, findings: Findings) -> Progress | None:
     worker = furthest(findings.workers)
     if worker is None and findings.workers:
         return None
-    if worker is None or worker.pod is None:
-        return Progress(phase="Scheduling", message="The worker's pod does not exist yet.")
+    if worker is None:
+        return Progress(phase="Scheduling", message="The group of the workers does not exist yet.")
+    pod = "" if worker.pod is None else worker.pod.name
     if worker.failing:
-        return Progress(phase="Failing", pod=worker.name, message=_shown(f"{worker.name}: {worker.message}"))
+        return Progress(phase="Failing", pod=pod, message=_shown(f"{worker.name}: {worker.message}"))
+    if worker.pod is None:
+        return Progress(phase="Scheduling", message=_shown(f"{worker.name}: {worker.message}"))
     percent = snapshot.downloads.get(worker.pod.uid)
     phase, message, percent = _step(worker.state, worker.message, percent)
-    return Progress(phase=phase, percent=percent, pod=worker.name, message=_shown(f"{worker.name} {message}"))
+    return Progress(phase=phase, percent=percent, pod=pod, message=_shown(f"{worker.name} {message}"))
 
 
 def _step(state: PodState, detail: str, percent: int | None) -> tuple[Any, str, int | None]:

@@ -17,7 +17,7 @@ from patio_operator.modelendpoints.planner.snapshot import ObservedGroup, Observ
 
 _ORDER = (PodState.FAILING, PodState.SCHEDULING, PodState.PULLING, PodState.LOADING, PodState.READY)
 """From far away from answering to near."""
-NOT_YET = "the pod does not exist yet"
+NOT_YET = "its pods do not exist yet"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Worker:
     pod: ObservedPod | None
     """The one that is in that state; None: it does not exist yet."""
     message: str = ""
+    group: str = ""
+    """Name of its group."""
 
     @property
     def ready(self) -> bool:
@@ -43,8 +45,8 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """Return the name of the pod that it waits for."""
-        return "" if self.pod is None else self.pod.name
+        """Return what it waits for: its pod, or its group where there is no pod."""
+        return f"group {self.group}" if self.pod is None else self.pod.name
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def observe(group: ObservedGroup, pods: Iterable[ObservedPod], now: datetime, gr
             (role, index) for role, each in group.shape.items() for index in range(number * each, (number + 1) * each)
         ]
         members += [(ROUTER, 0)] if has_router else []
-        workers.append(_worker(number, [leaders.get(member) for member in members]))
+        workers.append(_worker(group, number, [leaders.get(member) for member in members]))
     return GroupState(group, tuple(workers), len(own))
 
 
@@ -109,15 +111,18 @@ def _judged(pod: ObservedPod, now: datetime, grace: timedelta, *, asks_for_sidec
     return pod
 
 
-def _worker(number: int, members: Sequence[ObservedPod | None]) -> Worker:
+def _worker(group: ObservedGroup, number: int, members: Sequence[ObservedPod | None]) -> Worker:
     present = [pod for pod in members if pod is not None]
     failing = next((pod for pod in present if pod.state is PodState.FAILING), None)
     if failing is not None:
-        return Worker(number, PodState.FAILING, failing, failing.message)
+        return Worker(number, PodState.FAILING, failing, failing.message, group.name)
+    if (len(present) < len(members) or not present) and group.problem:
+        return Worker(number, PodState.FAILING, None, group.problem, group.name)
     if len(present) < len(members) or not present:
-        return Worker(number, PodState.SCHEDULING, None, NOT_YET)
+        detail = f" ({group.message})" if group.message else ""
+        return Worker(number, PodState.SCHEDULING, None, f"{NOT_YET}{detail}", group.name)
     least = min(present, key=lambda pod: _ORDER.index(pod.state))
-    return Worker(number, least.state, least, least.message)
+    return Worker(number, least.state, least, least.message, group.name)
 
 
 def furthest(workers: Iterable[Worker]) -> Worker | None:
