@@ -121,16 +121,6 @@ async def test_client_that_hangs_up_frees_its_place() -> None:
         task.cancel()
 
 
-async def test_request_that_comes_back_is_held_again_up_to_a_bound() -> None:
-    async with front(READY) as gateway:
-        for _ in range(MOST_ROUNDS):
-            answer = await gateway.ask(x_request_id="r-1")
-            assert answer.status_code == 307
-        last = await gateway.ask(x_request_id="r-1")
-        assert (last.status_code, error_of(last)["code"]) == (503, "worker_unreachable")
-        assert (await gateway.ask(x_request_id="r-1")).status_code == 307
-
-
 async def test_rounds_of_clients_with_one_id_are_apart() -> None:
     async with front(READY) as gateway:
         for client in range(MOST_ROUNDS + 1):
