@@ -170,14 +170,14 @@ function showAll(models) {
   shown = summary;
 }
 
-function hide(text) {
+function hide(text, bad) {
   for (const parts of cards.values()) parts.item.remove();
   cards.clear();
   states.clear();
   element('names').replaceChildren();
   names = '';
   shown = '';
-  say(text, true);
+  say(text, bad);
 }
 
 async function problem(answer) {
@@ -195,7 +195,8 @@ async function look() {
   try {
     const answer = await fetch('overview', { headers: headers(), signal: AbortSignal.timeout(LIMIT) });
     if (sessionStorage.getItem(KEY) !== key) return look();
-    if (answer.status === 401) hide(key ? 'The gateway does not know this key.' : 'Enter an API key to see the models.');
+    if (answer.status === 401 && key) hide('The gateway does not know this key.', true);
+    else if (answer.status === 401) hide('Enter an API key to see the models.', false);
     else if (!answer.ok) say(await problem(answer), true);
     else showAll((await answer.json()).models);
   } catch {
