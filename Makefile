@@ -37,7 +37,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) mypy scripts/run_tests.py scripts/user_texts.py scripts/engine_options.py scripts/reference
+	$(RUN) mypy scripts/run_tests.py scripts/user_texts.py scripts/engine_options.py scripts/openai_types.py scripts/reference
 	$(RUN) lint-imports
 	@$(MAKE) --no-print-directory check-generated
 	$(RUN) zensical build --strict --clean

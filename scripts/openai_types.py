@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datamodel_code_generator import DataModelType, InputFileType, PythonVersion, generate
+from datamodel_code_generator import InputFileType, PythonVersion, generate
+from datamodel_code_generator.enums import DataModelType
 from datamodel_code_generator.format import Formatter
 
 Schema = dict[str, Any]
@@ -140,18 +141,18 @@ def text() -> str:
 
 def formatted(source: str) -> str:
     """Return Python as this repository formats it."""
-    for words in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
+    for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
         name = ["--stdin-filename", "gateway/src/patio_gateway/front/openai_types.py", "-"]
         source = subprocess.run(
-            ["ruff", *words, *name], input=source, capture_output=True, text=True, check=True
+            ["ruff", *command, *name], input=source, capture_output=True, text=True, check=True
         ).stdout
     return source
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Write the module, or say that it is not up to date."""
-    path = Path(words[-1])
-    if words[0] != "--check":
+    path = Path(arguments[-1])
+    if arguments[0] != "--check":
         path.write_text(text(), encoding="utf-8")
         return 0
     if path.read_text(encoding="utf-8") == text():

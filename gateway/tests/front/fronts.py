@@ -58,7 +58,7 @@ class Front:
 
         await until(reached, f"{count} requests are held")
 
-    def asked(self, count: int, **headers: str) -> list[asyncio.Task[httpx.Response]]:
+    def begin(self, count: int, **headers: str) -> list[asyncio.Task[httpx.Response]]:
         """Begin so many requests."""
         return [asyncio.create_task(self.ask(**headers)) for _ in range(count)]
 

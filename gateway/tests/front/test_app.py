@@ -25,7 +25,7 @@ def queueing(most: int = 1000, timeout: float = 300.0, start: Start | None = Non
 
 async def test_held_request_goes_back_to_envoy_when_a_worker_is_ready() -> None:
     async with front(ASLEEP) as gateway:
-        (task,) = gateway.asked(1, host="models.example:8080")
+        (task,) = gateway.begin(1, host="models.example:8080")
         await gateway.held(1)
         gateway.publish(READY)
         answer = await task
@@ -42,7 +42,7 @@ async def test_location_keeps_path_query_and_scheme_as_they_came() -> None:
 
 async def test_five_hundred_held_requests_all_go_back() -> None:
     async with front(ASLEEP) as gateway:
-        tasks = gateway.asked(500)
+        tasks = gateway.begin(500)
         await gateway.held(500)
         gateway.publish(dataclasses.replace(READY, queue=QueueLimits(per_worker=100)))
         answers = await asyncio.gather(*tasks)
@@ -59,7 +59,7 @@ async def test_adapter_waits_for_a_worker_that_has_loaded_it() -> None:
 
 async def test_full_queue_is_429_with_the_state_of_the_start() -> None:
     async with front(queueing(most=1, start=Start(StartPhase.DOWNLOADING, 34))) as gateway:
-        (task,) = gateway.asked(1)
+        (task,) = gateway.begin(1)
         await gateway.held(1)
         answer = await gateway.ask()
         task.cancel()
@@ -86,7 +86,7 @@ async def test_adapter_that_no_worker_loads_is_503_and_says_so() -> None:
 
 async def test_deleted_model_ends_its_waits_with_404() -> None:
     async with front(ASLEEP) as gateway:
-        (task,) = gateway.asked(1)
+        (task,) = gateway.begin(1)
         await gateway.held(1)
         gateway.publish()
         answer = await task
@@ -116,7 +116,7 @@ async def test_client_that_hangs_up_frees_its_place() -> None:
         left.set()
         await call
         await gateway.held(0)
-        (task,) = gateway.asked(1)
+        (task,) = gateway.begin(1)
         await gateway.held(1)
         task.cancel()
 
@@ -180,7 +180,7 @@ async def test_bodies_beyond_the_memory_for_them_are_429() -> None:
 async def test_held_bytes_of_all_requests_are_bounded() -> None:
     size = len(json.dumps(HELLO))
     async with front(ASLEEP, limits=Limits(held=Bounds(size=size))) as gateway:
-        (task,) = gateway.asked(1)
+        (task,) = gateway.begin(1)
         await gateway.held(1)
         answer = await gateway.ask()
         assert (answer.status_code, error_of(answer)["code"]) == (429, "queue_full")
@@ -234,7 +234,7 @@ async def test_demand_tells_control_of_a_held_request_at_once() -> None:
     async with front(ASLEEP) as gateway:
         before = await gateway.demand()
         waiting = asyncio.create_task(gateway.demand(before["version"]))
-        (task,) = gateway.asked(1)
+        (task,) = gateway.begin(1)
         after = await waiting
         await gateway.held(1)
         task.cancel()

@@ -57,7 +57,7 @@ async def held(gateway: Gateway, count: int) -> None:
         await until(reached, f"{count} requests are held")
 
 
-async def test_five_hundred_requests_wait_for_a_worker_and_none_is_lost() -> None:
+async def test_five_hundred_requests_wait_and_none_is_lost() -> None:
     engine = Recorder(streamed)
     bodies = [json.dumps(HELLO | {"user": f"u-{number}"}).encode() for number in range(500)]
     async with serving(engine.app()) as address, running_gateway(snapshot(ASLEEP), make_front=build) as gateway:

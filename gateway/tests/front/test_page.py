@@ -57,7 +57,7 @@ async def test_page_is_open_and_says_what_it_may_load(path: str) -> None:
     assert "qwen" not in answer.text
 
 
-def test_page_has_no_inline_script_or_style_and_nothing_from_elsewhere() -> None:
+def test_page_has_nothing_inline_and_nothing_from_elsewhere() -> None:
     text = content("/")
     assert re.findall(r"<script[^>]*>", text) == ['<script src="page.js" defer>']
     assert not re.search(r"\son\w+=|\sstyle=|<style", text)
@@ -167,7 +167,7 @@ async def test_page_shows_models_to_a_key_and_forgets_it() -> None:
 
 
 @needs_chromium
-async def test_page_says_that_the_gateway_is_away_and_keeps_what_it_has() -> None:
+async def test_page_says_that_the_gateway_is_away_and_keeps_models() -> None:
     async with (
         front(QWEN) as gateway,
         serving(gateway.app) as (host, port),

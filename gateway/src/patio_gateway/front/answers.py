@@ -139,9 +139,9 @@ def sent_back_too_often(model: Model) -> Answer:
     return _later(503, "worker_unreachable", message, 1)
 
 
-def fallback_failed(model: Model, words: str) -> Answer:
+def fallback_failed(model: Model, reason: str) -> Answer:
     """Return the answer when the worker of a fallback did not answer."""
-    message = f"The model `{model.names[0]}` has no worker, and its fallback did not answer: {short(words)}"
+    message = f"The model `{model.names[0]}` has no worker, and its fallback did not answer: {short(reason)}"
     return _later(503, "worker_unreachable", message, 1)
 
 

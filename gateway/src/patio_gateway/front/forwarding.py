@@ -57,13 +57,13 @@ class Forwarder:
 
         """
         workers = sorted(model.workers, key=lambda worker: self._in_flight[worker.name])
-        words = "it has no worker."
+        reason = "it has no worker."
         for worker in workers[:ATTEMPTS]:
             try:
                 return await self._sent(request, body, model, worker)
             except httpx.TransportError as error:
-                words = f"{worker.name}: {error or type(error).__name__}"
-        raise WorkersFailedError(words)
+                reason = f"{worker.name}: {error or type(error).__name__}"
+        raise WorkersFailedError(reason)
 
     async def _sent(self, request: Request, body: bytes, model: Model, worker: Worker) -> Response:
         host, port = worker.address
