@@ -199,7 +199,7 @@ async def test_disabled_model_is_503_and_not_held() -> None:
     async with front(dataclasses.replace(ASLEEP, can_wake=False)) as gateway:
         answer = await gateway.ask()
     assert (answer.status_code, error_of(answer)["code"]) == (503, "model_disabled")
-    assert "workers.max 0" in error_of(answer)["message"]
+    assert "workers.max of the endpoint a/m" in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v2/models"])

@@ -104,8 +104,8 @@ def too_large(most: int) -> Answer:
 def disabled(model: Model) -> Answer:
     """Return the answer for a model that has no worker and gets none."""
     message = (
-        f"The model `{model.names[0]}` has no worker, and a request does not start one: its endpoint "
-        f"{model.endpoint} has workers.max 0."
+        f"The model `{model.names[0]}` has no worker, and a request does not start one. Start its engine, or raise "
+        f"workers.max of the endpoint {model.endpoint}."
     )
     return _later(503, "model_disabled", message, 60)
 
