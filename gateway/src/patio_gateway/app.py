@@ -139,7 +139,7 @@ async def run(settings: Settings, source: Source) -> None:
             await envoy.start(bootstrap(settings.listening), settings.listening.listen)
             host, port = settings.listening.listen
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
-            await _until(stop, source.run(control.publish), _watched(envoy))
+            await _until(stop, source.run(control.publish), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
             await envoy.stop(settings.drain_seconds)
@@ -160,12 +160,6 @@ async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
         for task in [*tasks, stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
-
-
-async def _watched(envoy: Envoy) -> None:
-    while True:
-        envoy.check()
-        await asyncio.sleep(0.5)
 
 
 class SignalFreeServer(uvicorn.Server):

@@ -127,6 +127,16 @@ async def test_envoy_that_was_killed_is_noticed() -> None:
         assert not await gateway.admin.serves()
 
 
+async def test_end_of_an_envoy_that_was_taken_over_is_noticed() -> None:
+    async with running_gateway() as gateway:
+        second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
+        await second.start(bootstrap(gateway.listening), gateway.listening.listen)
+        watching = asyncio.create_task(second.watch())
+        gateway.envoy.signal(signal.SIGKILL)
+        with pytest.raises(EnvoyFailedError, match="ran before"):
+            await asyncio.wait_for(watching, 60)
+
+
 async def test_file_that_envoy_refuses_is_told_and_the_old_stays() -> None:
     engine = Recorder()
     async with serving(engine.app()) as address:

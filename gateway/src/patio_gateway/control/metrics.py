@@ -20,7 +20,7 @@ _REASON = ("reason", "%DYNAMIC_METADATA(patio:request:reason)%")
 
 
 def loggers() -> list[dict[str, Any]]:
-    """Return the access logs that count: of every request, and of those whose answer told its usage."""
+    """Return the access logs that count: of every request, of those with 200, and of those whose usage is known."""
     return [
         _logger(
             counters=[
@@ -28,6 +28,15 @@ def loggers() -> list[dict[str, Any]]:
             ],
             histograms=[_milliseconds("request_milliseconds", "%DURATION%")],
         ),
+        # The others are filtered, since Envoy logs an error for a value that is none.
+        {
+            **_logger(histograms=[_milliseconds("first_byte_milliseconds", "%RESPONSE_DURATION%")]),
+            "filter": {
+                "status_code_filter": {
+                    "comparison": {"op": "EQ", "value": {"default_value": 200, "runtime_key": "patio.unused"}}
+                }
+            },
+        },
         {
             **_logger(
                 counters=[
@@ -37,9 +46,7 @@ def loggers() -> list[dict[str, Any]]:
                     }
                     for kind in ("input", "output")
                 ],
-                histograms=[_milliseconds("first_byte_milliseconds", "%RESPONSE_DURATION%")],
             ),
-            # Envoy logs an error for a value that is none.
             "filter": {
                 "metadata_filter": {
                     "matcher": {

@@ -1,5 +1,7 @@
 """Writes the program that Envoy runs for each request: `program.lua`, below the tables of names, keys and rights. Pure.
 
+Where clients have keys, `answers.lua` follows, which counts the tokens of answers.
+
 The tables change when a model, an adapter or a key is declared or deleted, not when a pod comes or goes.
 Keys are in the text: the caller writes it to a file of mode 0600, and nowhere else.
 """
@@ -84,7 +86,8 @@ def program(snapshot: Snapshot, groups: Mapping[str, Group]) -> str:
         "V2": _set(V2_PATHS),
     }
     head = "".join(f"local {name} = {value}\n" for name, value in tables.items())
-    return head + files("patio_gateway.control").joinpath("program.lua").read_text(encoding="utf-8")
+    parts = ("program.lua", "answers.lua") if snapshot.clients else ("program.lua",)
+    return head + "".join(files("patio_gateway.control").joinpath(part).read_text(encoding="utf-8") for part in parts)
 
 
 def may_use(client: Client, endpoint: str) -> bool:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 START_SECONDS = 30.0
 """How long Envoy may take until it serves."""
 
+MOST_SILENCE = 6
+"""Looks at an Envoy that ran before, half a second apart, after which it counts as ended."""
+
 
 class EnvoyFailedError(Exception):
     """Envoy did not start, or ended by itself. The text says what it wrote last."""
@@ -116,6 +119,18 @@ class Envoy:
         """Raise `EnvoyFailedError` if the process that was started here has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise EnvoyFailedError(f"Envoy ended with {self._process.returncode}. {self._last_words()}")
+
+    async def watch(self) -> None:
+        """Return never; raise `EnvoyFailedError` when Envoy has ended."""
+        silent = 0
+        while True:
+            self.check()
+            if self.adopted:
+                # It is nobody's child here, so its silence has to do.
+                silent = 0 if await self._admin.serves() else silent + 1
+                if silent >= MOST_SILENCE:
+                    raise EnvoyFailedError(f"Envoy, which ran before, does not answer any more. {self._last_words()}")
+            await asyncio.sleep(0.5)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process that was started here."""
