@@ -262,7 +262,8 @@ def _routes(listening: Listening) -> dict[str, Any]:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 5,
+            # A pod is drawn again while it is one that was tried: of two pods, one in 2**20 retries meets the same.
+            "host_selection_retry_max_attempts": 20,
             "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         },
         "internal_redirect_policy": {
