@@ -1,26 +1,19 @@
-"""Whom the list of models shows what: the same as Envoy lets them use."""
+"""The models that a client sees."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from dataclasses import replace
 
-from patio_gateway.control import program
-from patio_gateway.front.access import may_use
-from patio_gateway.snapshot import Client
+from patio_gateway.front.access import visible
+from patio_gateway.snapshot import Client, Model, Snapshot
 
-PARTS = st.text("ab*?[]-/", max_size=5)
-
-
-@given(PARTS, PARTS, PARTS)
-def test_list_and_envoy_agree_on_every_pattern(pattern: str, namespace: str, name: str) -> None:
-    client = Client("a", "sk-a", endpoints=(pattern,))
-    endpoint = f"{namespace}/{name}"
-    assert may_use(client, endpoint) == program.may_use(client, endpoint)
+SNAPSHOT = Snapshot(
+    models=(Model("a/m", ("m",)), Model("b/n", ("n",)), Model("b/open", ("open",), public=True)),
+    clients=(Client("a", "k", endpoints=("a/*",)),),
+)
 
 
-def test_star_matches_within_one_part() -> None:
-    assert may_use(Client("a", "k", endpoints=("team/*",)), "team/m")
-    assert not may_use(Client("a", "k", endpoints=("team/*",)), "other/m")
-    assert may_use(Client("a", "k"), "any/thing")
-    assert not may_use(Client("a", "k", endpoints=()), "any/thing")
+def test_client_sees_what_it_may_use_and_what_is_public() -> None:
+    assert [model.endpoint for model in visible(SNAPSHOT, "a")] == ["a/m", "b/open"]
+    assert [model.endpoint for model in visible(SNAPSHOT, None)] == ["b/open"]
+    assert visible(replace(SNAPSHOT, closed=False), None) == SNAPSHOT.models

@@ -38,6 +38,7 @@ from patio_gateway.front.overview import Decision, overview
 from patio_gateway.front.page import PAGE_HEADERS, asset
 from patio_gateway.front.queue.queues import Bounds
 from patio_gateway.front.rounds import MOST_ROUNDS, Round, Rounds
+from patio_gateway.rights import PAGE, PROBES
 from patio_gateway.snapshot import Model
 
 T = TypeVar("T")
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-PROBES = ("/healthz", "/readyz", "/healthcheck")
 HUNG_UP = 499
 """What is counted for a client that hung up; nobody reads it."""
 
@@ -107,7 +107,7 @@ def build(
         lifespan=lifespan,
         routes=[
             *(Route(path, front.healthy) for path in PROBES),
-            *(Route(path, front.page) for path in ("/", "/page.css", "/page.js")),
+            *(Route(path, front.page) for path in PAGE),
             Route("/overview", partial(front.overview, decisions)),
             Route("/demand", front.demand),
             Route("/metrics", front.metrics),
