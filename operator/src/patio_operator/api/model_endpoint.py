@@ -211,7 +211,8 @@ class Workers(Model):
     """How many workers there are."""
 
     model_config = _rules(
-        _rule("self.min <= self.max", "min must not be greater than max", ".min"),
+        # The API server tries the rule on the default of `workers` too, before it fills in what that leaves out.
+        _rule("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be greater than max", ".min"),
         _between("scaleToZeroAfter", "10s", "168h"),
         _between("loadingGrace", "1m", "24h"),
     )
