@@ -24,7 +24,7 @@ from patio_gateway.control.resources import File, clusters_in, resources
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
-from patio_gateway.front.app import Limits, build
+from patio_gateway.front.app import FrontApp, Limits, build
 from patio_gateway.front.server import config as front_config
 from patio_gateway.snapshot import Snapshot
 
@@ -133,7 +133,8 @@ async def run(settings: Settings, source: Source) -> None:
         control = Control(settings.listening, admin, knowledge)
         control.prepare()
         envoy = Envoy(settings.program, folder, admin, settings.threads)
-        front = _front_server(knowledge, settings.listening)
+        front_app = build(knowledge, limits=Limits(most_body=settings.listening.most_body))
+        front = _front_server(front_app, settings.listening.front_socket)
         serving = asyncio.create_task(front.serve())
         try:
             await envoy.start(bootstrap(settings.listening), settings.listening.listen)
@@ -142,6 +143,7 @@ async def run(settings: Settings, source: Source) -> None:
             await _until(stop, source.run(control.publish), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
+            front_app.stop_holding()
             await envoy.stop(settings.drain_seconds)
             front.should_exit = True
             await serving
@@ -170,7 +172,6 @@ class SignalFreeServer(uvicorn.Server):
         yield
 
 
-def _front_server(knowledge: Knowledge, listening: Listening) -> uvicorn.Server:
-    Path(listening.front_socket).unlink(missing_ok=True)
-    app = build(knowledge, limits=Limits(most_body=listening.most_body))
-    return SignalFreeServer(front_config(app, listening.front_socket))
+def _front_server(app: FrontApp, front_socket: str) -> uvicorn.Server:
+    Path(front_socket).unlink(missing_ok=True)
+    return SignalFreeServer(front_config(app, front_socket))

@@ -6,14 +6,18 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from patio_gateway.front.app import build
+from patio_gateway.app import Knowledge
+from patio_gateway.front.app import FrontApp, build
 from patio_gateway.snapshot import Client, Model, QueueLimits, Snapshot, Start, StartPhase, Worker
 from patio_testing.deadline import DEADLINE
 from patio_testing.model_gateway import Gateway, Recorder, running_gateway, serving, until
@@ -82,6 +86,64 @@ async def test_client_that_hangs_up_behind_envoy_frees_its_place() -> None:
         await held(gateway, 1)
         task.cancel()
         await held(gateway, 0)
+
+
+async def test_gateway_that_stops_answers_what_waits() -> None:
+    made: list[FrontApp] = []
+
+    def make_front(knowledge: Knowledge) -> FrontApp:
+        made.append(build(knowledge))
+        return made[0]
+
+    async with running_gateway(snapshot(ASLEEP), make_front=make_front) as gateway:
+        tasks = [asyncio.create_task(gateway.client.post(CHAT, json=HELLO, headers=KEY)) for _ in range(3)]
+        await held(gateway, 3)
+        made[0].stop_holding()
+        answers = [*await asyncio.gather(*tasks), await gateway.client.post(CHAT, json=HELLO, headers=KEY)]
+    assert [(answer.status_code, error_code(answer)) for answer in answers] == [(503, "gateway_stopping")] * 4
+    assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+
+
+async def test_front_that_is_killed_ends_the_waits() -> None:
+    async with running_gateway(snapshot(ASLEEP), make_front=build) as gateway:
+        socket = gateway.listening.front_socket
+        with front_in_its_own_process(socket) as process:
+            await until(lambda: os.path.exists(socket), "the front in a process of its own serves")
+            waiting = asyncio.create_task(gateway.client.post(CHAT, json=HELLO, headers=KEY))
+            await held(gateway, 1)
+            process.kill()
+            answer = await waiting
+    assert (answer.status_code, error_code(answer)) == (503, "worker_unreachable")
+
+
+@contextmanager
+def front_in_its_own_process(socket: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve at the place of the front of this process."""
+    os.unlink(socket)
+    process = subprocess.Popen([sys.executable, "-c", FRONT, socket])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+FRONT = """
+import sys
+import uvicorn
+from patio_gateway.app import Knowledge
+from patio_gateway.front.app import build
+from patio_gateway.front.server import config
+from patio_gateway.snapshot import Model, Snapshot
+knowledge = Knowledge()
+knowledge.publish(Snapshot(models=(Model("a/m", ("m",)),)))
+uvicorn.Server(config(build(knowledge), sys.argv[1])).run()
+"""
+
+
+def error_code(answer: httpx.Response) -> str:
+    code: str = answer.json()["error"]["code"]
+    return code
 
 
 async def test_last_word_of_the_front_reaches_the_client_whole() -> None:

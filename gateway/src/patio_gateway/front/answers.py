@@ -139,6 +139,11 @@ def sent_back_too_often(model: Model) -> Answer:
     return _later(503, "worker_unreachable", message, 1)
 
 
+def stopping() -> Answer:
+    """Return the answer to a request that waited, or would wait, when the gateway ends."""
+    return _later(503, "gateway_stopping", "This replica of the gateway stops. Send the request again.", 1)
+
+
 def fallback_failed(model: Model, reason: str) -> Answer:
     """Return the answer when the worker of a fallback did not answer."""
     message = f"The model `{model.names[0]}` has no worker, and its fallback did not answer: {short(reason)}"

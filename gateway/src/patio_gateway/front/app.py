@@ -74,7 +74,7 @@ def build(
     limits: Limits | None = None,
     decisions: Callable[[], Mapping[str, Decision]] = dict,
     client: httpx.AsyncClient | None = None,
-) -> ASGIApp:
+) -> FrontApp:
     """Return the front.
 
     Args:
@@ -117,7 +117,7 @@ def build(
         ],
         exception_handlers={HTTPException: front.refused, Exception: front.failed},
     )
-    return Counted(app, metrics)
+    return FrontApp(app, metrics, holder)
 
 
 class Front:
@@ -248,6 +248,8 @@ class Front:
                 return _response(answers.gateway_full(newest))
             case Outcome.LATE:
                 return _response(answers.too_late(newest, adapter, model.queue.timeout))
+            case Outcome.STOPPING:
+                return _response(answers.stopping())
             case Outcome.DELETED:
                 return _response(answers.unknown_model(adapter or model.names[0]))
         return Response(status_code=HUNG_UP)
@@ -274,12 +276,17 @@ class Front:
         return self._holder.index.endpoints.get(model.endpoint, model)
 
 
-class Counted:
-    """Counts the answers of an application by status."""
+class FrontApp:
+    """The application: it counts its answers by status."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, holder: Holder) -> None:
         self._app = app
         self._metrics = metrics
+        self._holder = holder
+
+    def stop_holding(self) -> None:
+        """Answer every request that waits with 503, and hold no other one: before the gateway ends."""
+        self._holder.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""

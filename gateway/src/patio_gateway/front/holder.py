@@ -29,6 +29,7 @@ class Outcome(Enum):
     GATEWAY_FULL = "gateway_full"
     LATE = "late"
     DELETED = "deleted"
+    STOPPING = "stopping"
     HUNG_UP = "hung_up"
 
 
@@ -75,6 +76,7 @@ class Holder:
         self._waits: dict[int, asyncio.Future[Outcome]] = {}
         self._activity: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
         # Greater than that of an earlier front, so that who waits for its next one is not kept waiting.
         self._version = int(clock.unix() * 1000)
         self._changed = asyncio.Event()
@@ -89,6 +91,9 @@ class Holder:
         """
         now = self._clock.monotonic()
         self.note_activity(model.endpoint)
+        if self._stopping:
+            self._watcher.wait_ended(model.endpoint, Outcome.STOPPING, now - asking.round.since)
+            return Outcome.STOPPING
         number = next(self._numbers)
         again = asking.round.number
         ticket = Ticket(
@@ -116,6 +121,12 @@ class Holder:
             self._queues.leave(number)
             self._watcher.wait_ended(model.endpoint, outcome, self._clock.monotonic() - asking.round.since)
             self._move()
+
+    def stop(self) -> None:
+        """End every wait, and let no request wait any more: another replica of the gateway can hold it."""
+        self._stopping = True
+        self._resolve(self._queues.clear(), Outcome.STOPPING)
+        self._move()
 
     def note_activity(self, endpoint: str) -> None:
         """Remember that a model was asked for now."""

@@ -194,6 +194,11 @@ class Laws(RuleBasedStateMachine):
         for each in self.queues.drop(known):
             assert self.waiting.pop(each.number)[0] not in known
 
+    @rule()
+    def clear(self) -> None:
+        assert {each.number for each in self.queues.clear()} == self.waiting.keys()
+        self.waiting.clear()
+
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.queues) == len(self.waiting) <= 30

@@ -1,7 +1,7 @@
 """All requests that wait, with their bounds: enters, leaves, expires and releases tickets. Pure.
 
 The caller gives the time and, for each place, what its workers take at a time (`ready`). A method returns the tickets
-that it took out; each ticket leaves exactly once, by one of `leave`, `expire`, `drop` and `release`.
+that it took out; each ticket leaves exactly once, by one of `leave`, `expire`, `drop`, `clear` and `release`.
 """
 
 from __future__ import annotations
@@ -107,6 +107,13 @@ class Queues:
         for ticket in lost:
             self.leave(ticket.number)
         return tuple(lost)
+
+    def clear(self) -> tuple[Ticket, ...]:
+        """Take out all requests: the gateway ends."""
+        waiting = [ticket for place in self._all_places() for ticket in self._line(place).tickets()]
+        for ticket in waiting:
+            self.leave(ticket.number)
+        return tuple(waiting)
 
     def release(self, now: float, ready: Mapping[Place, int]) -> tuple[Ticket, ...]:
         """Take out the requests that may go on now. The places of a ModelEndpoint take turns."""
