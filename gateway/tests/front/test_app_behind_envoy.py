@@ -16,6 +16,7 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from inference_server.ports import free_port
 from patio_gateway.app import Knowledge
 from patio_gateway.front.app import FrontApp, build
 from patio_gateway.snapshot import Client, Model, QueueLimits, Snapshot, Start, StartPhase, Worker
@@ -144,6 +145,16 @@ uvicorn.Server(config(build(knowledge), sys.argv[1])).run()
 def error_code(answer: httpx.Response) -> str:
     code: str = answer.json()["error"]["code"]
     return code
+
+
+async def test_prometheus_reads_the_fronts_metrics() -> None:
+    address = ("127.0.0.1", free_port())
+    async with running_gateway(snapshot(ASLEEP), make_front=build, metrics=address) as gateway:
+        url = f"http://{address[0]}:{address[1]}/front/metrics"
+        answer = await gateway.client.get(url, headers={"x-patio-admitted": "1"})
+        others = [(await gateway.client.get(f"{url}{more}")).status_code for more in ("/", "/../demand", "x")]
+    assert 'patio_gateway_queue_length{endpoint="a/m"} 0.0' in answer.text
+    assert others == [404, 404, 404]
 
 
 async def test_last_word_of_the_front_reaches_the_client_whole() -> None:
