@@ -37,7 +37,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) mypy scripts/run_tests.py scripts/user_texts.py scripts/engine_options.py scripts/reference
+	$(RUN) mypy scripts/run_tests.py scripts/user_texts.py scripts/engine_options.py scripts/openai_types.py scripts/reference
 	$(RUN) lint-imports
 	@$(MAKE) --no-print-directory check-generated
 	$(RUN) zensical build --strict --clean
@@ -46,6 +46,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 check-generated: ## Say which generated file is not up to date, which place has another version; lint the workflows.
 	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
+	$(RUN) python -m scripts.openai_types --check gateway/src/patio_gateway/front/openai_types.py
 	$(RUN) python -m scripts.reference --check docs/reference
 	$(RUN) python -m scripts.user_texts --check
 	$(RUN) python -m patio_observability --check .
@@ -109,6 +110,10 @@ crds: setup ## Generate the CRDs from the operator's models.
 .PHONY: openapi
 openapi: setup ## Write the sidecar's OpenAPI document.
 	$(RUN) python -m patio.document docs/openapi.json
+
+.PHONY: openai-types
+openai-types: setup ## Write the types of the requests that the gateway checks before it starts a worker for them.
+	$(RUN) python -m scripts.openai_types gateway/src/patio_gateway/front/openai_types.py
 
 .PHONY: reference
 reference: setup ## Write the generated pages of docs/reference.

@@ -61,6 +61,18 @@ def grow_tree() -> None:
             note(kind)
             linger()
     note("leader")
+    wait_until_grown()
+
+
+def wait_until_grown() -> None:
+    """Wait until all six have written themselves down: who asks a server that serves is to find the whole tree."""
+    until = time.monotonic() + GATE_SECONDS
+    pause = threading.Event()
+    while time.monotonic() < until:
+        with open(os.environ["FAKE_TREE"]) as file:
+            if len(file.readlines()) >= 6:
+                return
+        pause.wait(0.005)
 
 
 def wait_for_gate(folder: str, name: str) -> None:

@@ -230,6 +230,7 @@ def test_keeper_that_dies_first_leaves_nothing(make_server: Make, tmp_path: Path
     server = make_server(FAKE_TREE=str(tree))
     server.start()
     process = process_of(server)
+    wait_for_tree(tree)
     assert len(process.members()) == TREE_SIZE
     os.kill(process.keeper_pid, number)
     wait_until_gone(tree)

@@ -15,13 +15,21 @@ from engine_double import Double
 from patio.adapters.store import Store
 from patio.app import assemble
 from patio.downloads.settings import DownloadSettings
+from patio.metrics import scrape
 from patio.settings import Settings
 from patio_protocol.client import SidecarClient
 from patio_protocol.engines import EngineKind
+from patio_testing.deadline import DEADLINE
 from patio_testing.sidecar.builders import StartSidecar
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, proxy_to, s3_server, workers
 
 RECORDINGS = Path(__file__).parents[2] / "tests/doubles/engine/src/engine_double/recordings"
+
+
+@pytest.fixture(autouse=True)
+def patient_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an engine the time of a busy machine where a test does not say how long a scraper waits."""
+    monkeypatch.setattr(scrape, "DEADLINE", DEADLINE)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ SEVERAL_MODULES = frozenset(
 """Test files about several modules of their folder at once."""
 LONGEST_NAME = 60
 OPERATOR = ROOT / "operator/src/patio_operator"
-FEATURES = ("loraadapters", "groups", "profiles")
+FEATURES = ("loraadapters", "groups", "profiles", "modelendpoints")
 
 
 def tracked(pattern: str) -> list[Path]:

@@ -8,8 +8,6 @@ program is asked to end, after the requests that are on their way.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import json
 import logging
 import signal
@@ -26,6 +24,8 @@ from patio_gateway.control.resources import File, clusters_in, resources
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
+from patio_gateway.front.app import FrontApp, Limits, build
+from patio_gateway.front.server import config as front_config
 from patio_gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,9 @@ async def run(settings: Settings, source: Source) -> None:
         control = Control(settings.listening, admin, knowledge)
         control.prepare()
         envoy = Envoy(settings.program, folder, admin, settings.threads)
-        front = _front_server(knowledge, settings.listening.front_socket)
-        serving = asyncio.create_task(front.serve()) if front is not None else None
+        front_app = build(knowledge, limits=Limits(most_body=settings.listening.most_body))
+        front = _front_server(front_app, settings.listening.front_socket)
+        serving = asyncio.create_task(front.serve())
         try:
             await envoy.start(bootstrap(settings.listening), settings.listening.listen)
             host, port = settings.listening.listen
@@ -142,10 +143,10 @@ async def run(settings: Settings, source: Source) -> None:
             await _until(stop, source.run(control.publish), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
+            front_app.stop_holding()
             await envoy.stop(settings.drain_seconds)
-            if front is not None and serving is not None:
-                front.should_exit = True
-                await serving
+            front.should_exit = True
+            await serving
 
 
 async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
@@ -171,9 +172,6 @@ class SignalFreeServer(uvicorn.Server):
         yield
 
 
-def _front_server(knowledge: Knowledge, socket: str) -> uvicorn.Server | None:
-    if importlib.util.find_spec("patio_gateway.front") is None:
-        return None
-    build = importlib.import_module("patio_gateway.front.app").build
-    Path(socket).unlink(missing_ok=True)
-    return SignalFreeServer(uvicorn.Config(build(knowledge), uds=socket, log_level="warning", access_log=False))
+def _front_server(app: FrontApp, front_socket: str) -> uvicorn.Server:
+    Path(front_socket).unlink(missing_ok=True)
+    return SignalFreeServer(front_config(app, front_socket))

@@ -64,6 +64,8 @@ class QueueLimits:
     max: int = 1000
     timeout: float = 300.0
     """Seconds that one of them waits before it is answered 503."""
+    per_worker: int = 32
+    """Requests that a worker takes at a time: so many go on when it is ready, and as many again a little later."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from patio_gateway.control.bootstrap import SET_HERE
+from patio_gateway.rights import OPEN
 from patio_gateway.snapshot import Address, Client, Model, Snapshot, Worker
 from patio_testing.model_gateway import Recorder, running_gateway, serving
 
@@ -147,8 +148,10 @@ async def test_keys_are_in_no_file_that_others_may_read() -> None:
     assert [line["client"] for line in lines] == ["team-a", "team-a"]
 
 
-async def test_probe_of_the_gateway_needs_no_key() -> None:
+async def test_probes_and_the_page_need_no_key() -> None:
     async with running_gateway(a_snapshot(("127.0.0.1", 9))) as gateway:
-        for path in ("/healthz", "/readyz", "/healthcheck"):
+        for path in OPEN:
             await gateway.client.get(path)
-        assert [request.path for request in gateway.front.received] == ["/healthz", "/readyz", "/healthcheck"]
+        closed = [(await gateway.client.get(path)).status_code for path in ("/overview", "/demand", "/page.css/x")]
+        assert [request.path for request in gateway.front.received] == list(OPEN)
+    assert closed == [401, 401, 401]

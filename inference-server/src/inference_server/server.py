@@ -393,6 +393,8 @@ class InferenceServer(abc.ABC):
         self.last_heartbeat_success = True
         if self._profiles is not None:
             self._profiles.begin_whole_life(self._get_target(), self.get_launch_arguments())
+        # A stop that comes from here on lets the engine finish: who hears of "ready" may stop it at once.
+        self._in_start = False
         self._set_state("ready")
         self._heartbeat = watch.Heartbeat(float(self.heartbeat_interval), self._beat, self._heard)
         self.heartbeat_thread = self._heartbeat.thread

@@ -65,6 +65,8 @@ OLD_PROFILE = replace(PROFILE, version="v1alpha1")
 OLD_ROLE_BASED_GROUP = replace(ROLE_BASED_GROUP, version="v1alpha1")
 """Where upstream's CRDs are 0.6 or older, this version is all that is served."""
 LORA_ADAPTER = Resource("patio.dev", "v1alpha1", "LoraAdapter", "loraadapters")
+MODEL_ENDPOINT = Resource("patio.dev", "v1alpha1", "ModelEndpoint", "modelendpoints")
+DEMAND_REPORT = Resource("patio.dev", "v1alpha1", "DemandReport", "demandreports")
 
 BY_KIND = {
     (kind.api_version, kind.kind): kind
@@ -79,6 +81,8 @@ BY_KIND = {
         PROFILE,
         ROLE_BASED_GROUP,
         LORA_ADAPTER,
+        MODEL_ENDPOINT,
+        DEMAND_REPORT,
     )
 }
 """Finds the kind of an object by its `apiVersion` and `kind`."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import patio.adapters
+import patio_kube.unreadable_objects
 import patio_operator
 from patio.engine.base import EngineReason
 from patio_operator.api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
@@ -22,7 +23,7 @@ SIDECAR = Path(patio.adapters.__file__).parent
 SPOKEN_IN = [
     *sorted((OPERATOR / "loraadapters" / "planner").glob("*.py")),
     *(OPERATOR / "loraadapters" / name for name in ("reconciler.py", "secret_reader.py", "service_writer.py")),
-    OPERATOR / "kube" / "unreadable_objects.py",
+    Path(patio_kube.unreadable_objects.__file__),
     *(SIDECAR / name for name in ("executor.py", "planner.py", "staging.py")),
 ]
 """Where reasons are written down, beside those that are enumerations."""

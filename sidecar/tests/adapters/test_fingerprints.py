@@ -81,11 +81,11 @@ async def test_one_read_at_a_time_waits_in_a_hung_folder(
 ) -> None:
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
     folder_fingerprints, folder = Fingerprints(), str(tmp_path / "hung")
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(3):
         with pytest.raises(FolderUnresponsiveError):
             await folder_fingerprints.attempt("a", folder)
-    assert threading.active_count() == before + 1
+    assert len(set(threading.enumerate()) - before) == 1
     hung.set()
 
     async def answers() -> bool:
@@ -103,7 +103,7 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
     monkeypatch.setattr("patio.adapters.fingerprints.READ_SECONDS", 0.05)
     monkeypatch.setattr("patio.adapters.fingerprints.MOST_UNRESPONSIVE", 4)
     folder_fingerprints = Fingerprints()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     folders = [str(tmp_path / f"hung{number}") for number in range(12)]
     await asyncio.gather(
         *(folder_fingerprints.attempt(folder, folder) for folder in folders[:4]), return_exceptions=True
@@ -113,7 +113,7 @@ async def test_hung_folders_have_a_limit_and_others_go_on(
         "nobody can look, and the engine may try"
     )
     assert await folder_fingerprints.attempt("another", folders[5]) == FolderContents()
-    assert threading.active_count() == before + 4
+    assert len(set(threading.enumerate()) - before) == 4
 
 
 async def test_folder_that_could_not_be_read_has_not_changed(

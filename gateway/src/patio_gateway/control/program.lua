@@ -245,7 +245,7 @@ function envoy_on_request(handle)
   -- since the front said that a pod is ready.
   local again = headers:get("x-patio-admitted") ~= nil
   local path = match(headers:get(":path") or "", "^[^?#]*")
-  local probe = PROBES[path]
+  local open = OPEN[path]
   local limited, charge = nil, nil
   if again then
     -- It counts once.
@@ -267,7 +267,7 @@ function envoy_on_request(handle)
           headers:replace("x-patio-charge", tostring(charge))
         end
       end
-    elseif CLOSED and not PUBLIC and not probe then
+    elseif CLOSED and not PUBLIC and not open then
       return refused(handle)
     end
     if known ~= nil or CLOSED then headers:remove("authorization") end
@@ -275,8 +275,8 @@ function envoy_on_request(handle)
   end
   local seen = {client = client, reason = "front", charge = charge}
   local segment = match(path, "^/v[12]/([^/]+)")
-  if probe or FRONT[segment] then
-    if CLOSED and client == nil and not probe and segment ~= "models" then return refused(handle) end
+  if open or FRONT[segment] then
+    if CLOSED and client == nil and not open and segment ~= "models" then return refused(handle) end
     return forwarded(handle, headers, "front", seen)
   end
   if segment ~= nil and sub(path, 1, 4) == "/v2/" and not V2[path] then

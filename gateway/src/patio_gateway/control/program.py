@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from importlib.resources import files
 
 from patio_gateway.control.groups import Group
+from patio_gateway.rights import OPEN, may_use
 from patio_gateway.snapshot import Client, Model, Snapshot
-
-PROBES = ("/healthz", "/readyz", "/healthcheck")
-"""Paths that answer without a key, from the front: whether the gateway serves."""
 
 FRONT_SEGMENTS = (
     "models",
@@ -79,7 +76,7 @@ def program(snapshot: Snapshot, groups: Mapping[str, Group]) -> str:
         "KEYS": _numbers(keys),
         "CLIENTS": _list(clients),
         "ALLOWED": _keyed({client.name: _rights(client, snapshot.models) for client in snapshot.clients}),
-        "PROBES": _set(PROBES),
+        "OPEN": _set(OPEN),
         "FRONT": _set(FRONT_SEGMENTS),
         "PRIVATE": _set(PRIVATE_SEGMENTS),
         "PLAIN": _set(PLAIN_SEGMENTS),
@@ -88,23 +85,6 @@ def program(snapshot: Snapshot, groups: Mapping[str, Group]) -> str:
     head = "".join(f"local {name} = {value}\n" for name, value in tables.items())
     parts = ("program.lua", "answers.lua") if snapshot.clients else ("program.lua",)
     return head + "".join(files("patio_gateway.control").joinpath(part).read_text(encoding="utf-8") for part in parts)
-
-
-def may_use(client: Client, endpoint: str) -> bool:
-    """Return whether a client may use an endpoint, which is named `namespace/name`."""
-    return any(_matches(pattern, endpoint) for pattern in client.endpoints)
-
-
-def _matches(pattern: str, endpoint: str) -> bool:
-    if pattern == "*":
-        return True
-    parts, of = pattern.split("/", 1), endpoint.split("/", 1)
-    if len(parts) != len(of):
-        return pattern == endpoint
-    return all(
-        fnmatchcase(part, wanted.replace("[", "[[]").replace("?", "[?]"))
-        for part, wanted in zip(of, parts, strict=True)
-    )
 
 
 def _endpoint(model: Model, group: Group) -> str:

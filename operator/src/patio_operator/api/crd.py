@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 from patio_operator import __version__
+from patio_operator.api.demand_report import DemandReport
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.model_endpoint import ModelEndpoint
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
@@ -35,7 +37,14 @@ CONVERSION_PATH = "/convert"
 CONVERSION_SERVICE = {"namespace": "patio-system", "name": "patio-webhook"}
 """How the API server finds it. The files know no release: the operator puts its own namespace in, and its CA."""
 
-Resource = type[LoraAdapter] | type[ClusterEngineRuntimeProfile] | type[RoleBasedGroup] | type[RoleBasedGroupV1alpha1]
+Resource = (
+    type[LoraAdapter]
+    | type[ModelEndpoint]
+    | type[DemandReport]
+    | type[ClusterEngineRuntimeProfile]
+    | type[RoleBasedGroup]
+    | type[RoleBasedGroupV1alpha1]
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,10 @@ class Definition:
             entry["deprecationWarning"] = (
                 f"{group}/{version} {kind} is deprecated; use {group}/{self.model.version} {kind}"
             )
-        entry["subresources"] = {"status": {}} | ({"scale": dict(self.scale)} if self.scale else {})
+        status: dict[str, Any] = {"status": {}} if "status" in model.model_fields else {}
+        subresources = status | ({"scale": dict(self.scale)} if self.scale else {})
+        if subresources:
+            entry["subresources"] = subresources
         if self.selectable:
             entry["selectableFields"] = [{"jsonPath": path} for path in self.selectable]
         if self.columns:
@@ -211,6 +223,41 @@ DEFINITIONS = (
         ),
     ),
 )
+
+NOT_INSTALLED = (
+    Definition(
+        model=ModelEndpoint,
+        namespaced=True,
+        short_names=("mep",),
+        categories=(CATEGORY,),
+        scale={
+            "specReplicasPath": ".spec.workers.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+        columns=(
+            Column("Model", ".status.modelName", "Name of the model in requests."),
+            Column("Ready", ".status.workers.ready", "Workers that answer requests.", "integer"),
+            Column("Desired", ".status.workers.desired", "Workers that there should be.", "integer"),
+            Column("Loading", ".status.workers.loading", "Workers that start.", "integer"),
+            Column(
+                "Reason",
+                '.status.conditions[?(@.type=="Ready")].reason',
+                "Reason of the condition Ready.",
+            ),
+            Column("Progress", ".status.progress.message", "How far the next worker has come.", priority=1),
+            Column("URL", ".status.url", "Base URL for clients.", priority=1),
+            AGE,
+        ),
+    ),
+    Definition(
+        model=DemandReport,
+        namespaced=True,
+        categories=(CATEGORY,),
+        columns=(Column("Reported", ".spec.reportedAt", "Time since the report.", "date"), AGE),
+    ),
+)
+"""Kinds that the chart does not install, since the operator does not work on their objects yet."""
 
 
 def _root(model: Resource) -> Schema:

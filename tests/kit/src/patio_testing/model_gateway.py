@@ -138,8 +138,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway(snapshot: Snapshot | None = None, **settings: Any) -> AsyncIterator[Gateway]:
-    """Run Envoy with the gateway's files and a front that knows no model; `settings` are of `Listening`."""
+async def running_gateway(
+    snapshot: Snapshot | None = None, *, make_front: Callable[[Knowledge], Any] | None = None, **settings: Any
+) -> AsyncIterator[Gateway]:
+    """Run Envoy with the gateway's files; `settings` are of `Listening`.
+
+    `make_front` makes the front; without one it is an application that knows no model, and that the test changes.
+    """
     folder = Path(tempfile.mkdtemp(prefix="gateway-"))
     listening = replace(
         Listening(listen=("127.0.0.1", free_port()), folder=str(folder), access_log=str(folder / "access.log")),
@@ -149,7 +154,8 @@ async def running_gateway(snapshot: Snapshot | None = None, **settings: Any) -> 
     front = Recorder(not_found)
     knowledge = Knowledge()
     try:
-        async with Admin(listening.admin_socket) as admin, serving(front.app(), listening.front_socket):
+        front_app = make_front(knowledge) if make_front is not None else front.app()
+        async with Admin(listening.admin_socket) as admin, serving(front_app, listening.front_socket):
             control = Control(listening, admin, knowledge)
             control.prepare()
             envoy = Envoy(find_envoy(None), folder, admin, threads=1)

@@ -1,0 +1,29 @@
+"""Which names in requests are whose: one gateway serves all namespaces, so a name is one endpoint's. Pure.
+
+Of two ModelEndpoints that claim a name the older one has it (by creation, then by namespace and name), whatever either
+was edited to claim later: a rule that everybody who reads both objects finds out alike, the gateway too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from patio_operator.api.model_endpoint import ModelEndpoint
+from patio_operator.modelendpoints.planner.snapshot import Claim
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def taken(endpoint: ModelEndpoint, claims: Iterable[Claim]) -> Mapping[str, str]:
+    """Return the names of an endpoint that are an older one's, with that one's `namespace/name`."""
+    names = frozenset(endpoint.names)
+    place = endpoint.metadata.creation_timestamp or _NEVER, endpoint.key
+    holders: dict[str, tuple[datetime, str]] = {}
+    for claim in claims:
+        other = claim.created, claim.key
+        if claim.key == endpoint.key or other > place:
+            continue
+        for name in names.intersection(claim.names):
+            holders[name] = min(holders.get(name, other), other)
+    return {name: holders[name][1] for name in endpoint.names if name in holders}
