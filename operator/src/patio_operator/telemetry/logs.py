@@ -28,4 +28,5 @@ def set_up_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("patio_operator").setLevel(level)
+    for package in ("patio_operator", "patio_kube"):
+        logging.getLogger(package).setLevel(level)
