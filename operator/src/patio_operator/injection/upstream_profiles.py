@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.owners import controller
 from patio_operator.injection.requested_profiles import is_name, read_runtimes
 from patio_operator.injection.types import PodRejection, RuntimeRef
 
@@ -28,7 +29,7 @@ def member_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     A pod without a controller has such labels to be found by a Service, not because upstream made it.
     """
     metadata = pod.get("metadata") or {}
-    if not any(owner.get("controller") for owner in metadata.get("ownerReferences") or []):
+    if controller(metadata) is None:
         return None
     member = labels.group_and_role(metadata.get("labels") or {})
     # Labels are checked after admission: what is no name would be asked for at another place of the API.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.owners import controller
 from patio_operator.api.pod_identity_env import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, Engine
 from patio_operator.injection.profiles import replaced
@@ -138,15 +139,12 @@ def _field_path(variable: Mapping[str, Any]) -> str | None:
 
 def _role_instance(metadata: Mapping[str, Any]) -> str | None:
     """Return the name of the RoleInstance that upstream made the pod for."""
-    owners = metadata.get("ownerReferences") or []
-    return next(
-        (owner["name"] for owner in owners if owner.get("controller") and owner.get("kind") == "RoleInstance"), None
-    )
+    owner = controller(metadata)
+    return owner["name"] if owner is not None and owner.get("kind") == "RoleInstance" else None
 
 
 def _is_of_a_stateful_set(metadata: Mapping[str, Any]) -> bool:
-    owners = metadata.get("ownerReferences") or []
-    return any(owner.get("controller") and owner.get("kind") == "StatefulSet" for owner in owners)
+    return (controller(metadata) or {}).get("kind") == "StatefulSet"
 
 
 def has_endpoint(sidecar: Container) -> bool:

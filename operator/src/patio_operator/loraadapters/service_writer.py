@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
 from patio_kube.informer import Informer
 from patio_kube.resources import SERVICE
+from patio_operator.api.owners import controller_uid
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.planner.selection import is_deleting
@@ -131,7 +132,4 @@ class ServiceWriter:
             existing = await self._client.get(SERVICE, name, namespace)
         except NotFoundError:
             return None
-        owners = [
-            owner["uid"] for owner in existing["metadata"].get("ownerReferences") or [] if owner.get("controller")
-        ]
-        return None if owners == [owner] else name_taken(name)
+        return None if controller_uid(existing["metadata"]) == owner else name_taken(name)

@@ -23,6 +23,7 @@ from patio_kube.runtime.workqueue import Key
 from patio_operator.api.demand_report import DemandReport
 from patio_operator.api.endpoint_labels import ENDPOINT
 from patio_operator.api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
+from patio_operator.api.owners import controller_uid
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints.caches import CachedEndpoint, CachedPod, ClaimIndex, sidecar_container
 from patio_operator.modelendpoints.demand import demand_of
@@ -168,7 +169,7 @@ class EndpointReconciler:
             bodies = await self._client.list_all(ROLE_BASED_GROUP, endpoint.metadata.namespace, selector)
         except NotFoundError:
             return [], GroupSupport.NO_KIND
-        own = [body for body in bodies if _controller(body) == endpoint.metadata.uid]
+        own = [body for body in bodies if controller_uid(body["metadata"]) == endpoint.metadata.uid]
         support = GroupSupport.REALISED if self._sources.groups_are_realised() else GroupSupport.OFF
         return [decode_group(body) for body in own], support
 
@@ -179,7 +180,7 @@ class EndpointReconciler:
             return None
         except UnreadableError:
             return ""
-        return _controller(body)
+        return controller_uid(body["metadata"])
 
     async def _carry_out(self, plan: Plan, snapshot: Snapshot, body: Object, kept: _Kept) -> None:
         """Do what a plan says, but for the status.
@@ -230,9 +231,3 @@ class EndpointReconciler:
         if isinstance(before.get("progress"), dict) and isinstance(after.get("progress"), dict):
             patch["progress"] = dict.fromkeys(before["progress"]) | after["progress"]
         await self._client.merge(MODEL_ENDPOINT, metadata["name"], metadata["namespace"], {"status": patch}, "status")
-
-
-def _controller(body: Mapping[str, Any]) -> str:
-    """Return the UID of the object that controls another one; empty if none does."""
-    owners = body["metadata"].get("ownerReferences") or []
-    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")

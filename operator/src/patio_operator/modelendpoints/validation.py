@@ -7,10 +7,10 @@ webhook answered. Each problem names the field, what is wrong, and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.api.endpoint_labels import ENDPOINT, ENDPOINT_REVISION, TAKES_REQUESTS
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.model_endpoint import EndpointRole, ModelEndpoint
 from patio_operator.api.object_names import is_object_name
 from patio_protocol.engines import EngineKind
@@ -39,18 +39,6 @@ _PATIOS_FLAGS = {
 """Flags by which a worker would serve something else, or elsewhere, than the endpoint says; each with what to do."""
 _ENGINE = "engine"
 _ROUTER_PORT_FLAGS = ("--port", "--host")
-
-
-@dataclass(frozen=True)
-class InvalidField:
-    """What is wrong with a field."""
-
-    path: str
-    """From `spec` on."""
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 def problems(endpoint: ModelEndpoint) -> tuple[InvalidField, ...]:

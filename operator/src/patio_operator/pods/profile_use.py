@@ -14,6 +14,7 @@ from typing import Any
 from patio_operator.api import labels, rollout_annotations
 from patio_operator.api.bounded_json import read_object
 from patio_operator.api.object_names import is_object_name
+from patio_operator.api.owners import controller
 
 ROLE_KIND = "RoleBasedGroup"
 ROLE_GROUP = "workloads.x-k8s.io"
@@ -58,9 +59,7 @@ def use_of(metadata: Mapping[str, Any]) -> ProfileUse | None:
     revisions = profiles_in(metadata)
     if not revisions or metadata.get("deletionTimestamp"):
         return None
-    owner: Mapping[str, Any] = next(
-        (owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), {}
-    )
+    owner = controller(metadata) or {}
     rolled_for = {
         name: revision for name, revision in rollout_annotations.of_template(metadata).items() if name in revisions
     }

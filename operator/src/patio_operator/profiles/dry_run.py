@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from patio_kube.client import ApiError, KubeClient, Object
 from patio_kube.resources import POD
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
-from patio_operator.profiles.validation import DryRunResult, InvalidField, Path
+from patio_operator.profiles.validation import DryRunResult, Path
 
 MOST_QUESTIONS = 100
 """Dry runs to find the place of an error that the API server gives without one: a few milliseconds each."""

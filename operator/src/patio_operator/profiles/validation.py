@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patio_operator.api import labels
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.admission import inject
 from patio_operator.injection.types import Container, Pod, PodRejection, Runtime
@@ -25,18 +26,6 @@ _UNKNOWN_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _DECODING = "cannot be handled as a Pod: "
 _AFTER_VALIDATION = ("violates PodSecurity", "exceeded quota")
 """Rejections by the namespace of the dry run, which come after the pod itself was found valid."""
-
-
-@dataclass(frozen=True)
-class InvalidField:
-    """What is wrong with a profile, and where in it."""
-
-    path: str
-    """As the API server writes it: `spec.containers[0].image`."""
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from patio_kube.client import (
 )
 from patio_kube.coalesced_reads import CoalescedReads
 from patio_kube.resources import LORA_ADAPTER
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.api.source_rules import NOT_IN_CLEAR
 from patio_operator.caches import Caches
@@ -124,8 +125,7 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Decision:
     namespace, name = request["namespace"], request["object"]["metadata"].get("name", "")
     response: Object = {"allowed": True}
     if _is_too_open(request["object"], request.get("oldObject") or {}):
-        status = _status(name, _ENDPOINT, NOT_IN_CLEAR, "FieldValueInvalid")
-        return _decided(review, {"allowed": False, "status": status}, "endpoint_without_tls")
+        return reviewing.decided(review, _invalid(name, InvalidField(_ENDPOINT, NOT_IN_CLEAR)), "endpoint_without_tls")
     reason = "accepted"
     try:
         conflict = await _conflict(rivals_of, namespace, request["object"], request.get("oldObject") or {})
@@ -135,14 +135,9 @@ async def answer(rivals_of: Rivals, review: Mapping[str, Any]) -> Decision:
         response["warnings"] = [f"the webhook could not compare the LoraAdapter with the others: {error.message}"[:256]]
     if conflict is not None:
         log.info("LoraAdapter rejected: %s/%s: %s", namespace, name, conflict.message)
-        response = {"allowed": False, "status": _status(name, _FIELD, conflict.message, "FieldValueDuplicate")}
+        response = _invalid(name, InvalidField(_FIELD, conflict.message), "FieldValueDuplicate")
         reason = "name_taken"
-    return _decided(review, response, reason)
-
-
-def _decided(review: Mapping[str, Any], response: Object, reason: str) -> Decision:
-    response = {"uid": review["request"]["uid"], **response}
-    return Decision({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}, reason)
+    return reviewing.decided(review, response, reason)
 
 
 def _is_too_open(body: Object, old: Object) -> bool:
@@ -185,7 +180,5 @@ def _decoded(body: Object) -> LoraAdapter | None:
         return None
 
 
-def _status(name: str, field: str, message: str, reason: str) -> Object:
-    cause = {"field": field, "message": message, "reason": reason}
-    details = {"name": name, "group": LoraAdapter.group, "kind": LoraAdapter.kind, "causes": [cause]}
-    return {"code": 422, "reason": "Invalid", "message": f"{field}: {message}", "details": details}
+def _invalid(name: str, problem: InvalidField, why: str = "FieldValueInvalid") -> Object:
+    return reviewing.invalid(LoraAdapter, name, (problem,), str(problem), why)

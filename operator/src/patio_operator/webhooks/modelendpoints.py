@@ -14,10 +14,11 @@ from typing import Any
 from aiohttp import web
 
 from patio_kube.client import Object
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
 from patio_operator.modelendpoints.planner import claims
 from patio_operator.modelendpoints.planner.snapshot import Claim
-from patio_operator.modelendpoints.validation import InvalidField, problems
+from patio_operator.modelendpoints.validation import problems
 from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.reviewing import Decision
 
@@ -51,11 +52,11 @@ def answer(rivals_of: RivalsOf, review: Mapping[str, Any]) -> Decision:
         found = [problem for problem in _found(body) if problem not in before]
         if found:
             log.info("ModelEndpoint rejected: %s/%s: %s", request.get("namespace"), name, found[0])
-            response, reason = {"allowed": False, "status": _status(name, found)}, "invalid"
+            shown = found[:MOST_CAUSES]
+            response, reason = reviewing.invalid(ModelEndpoint, name, shown, "; ".join(map(str, shown))), "invalid"
         elif warnings := _warnings(rivals_of, request.get("namespace", ""), body):
             response["warnings"] = warnings
-    answered = {"uid": request["uid"], **response}
-    return Decision({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": answered}, reason)
+    return reviewing.decided(review, response, reason)
 
 
 def _found(body: Object) -> tuple[InvalidField, ...]:
@@ -72,13 +73,3 @@ def _warnings(rivals_of: RivalsOf, namespace: str, body: Object) -> list[str]:
         return []
     taken = claims.taken(endpoint, rivals_of(endpoint.key, endpoint.names))
     return [f"the name {name!r} is that of the older ModelEndpoint {holder}"[:256] for name, holder in taken.items()]
-
-
-def _status(name: str, found: list[InvalidField]) -> Object:
-    causes = [
-        {"field": problem.path, "message": problem.message, "reason": "FieldValueInvalid"}
-        for problem in found[:MOST_CAUSES]
-    ]
-    details = {"name": name, "group": ModelEndpoint.group, "kind": ModelEndpoint.kind, "causes": causes}
-    message = "; ".join(str(problem) for problem in found[:MOST_CAUSES])
-    return {"code": 422, "reason": "Invalid", "message": message, "details": details}

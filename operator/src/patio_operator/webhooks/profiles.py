@@ -14,9 +14,10 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from patio_kube.client import KubeClient, Object
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles.dry_run import dry_run_profile
-from patio_operator.profiles.validation import DryRunResult, InvalidField
+from patio_operator.profiles.validation import DryRunResult
 from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.reviewing import Decision, Limits, MiB
 
@@ -48,17 +49,13 @@ async def answer(client: KubeClient, namespace: str, review: Mapping[str, Any]) 
         reason = "accepted"
         if dry_run.problems:
             log.info("profile rejected: %s: %s", name, dry_run)
-            response, reason = {"allowed": False, "status": _status(name, dry_run)}, "dry_run_failed"
+            response = reviewing.invalid(ClusterEngineRuntimeProfile, name, dry_run.problems, str(dry_run))
+            reason = "dry_run_failed"
         elif dry_run.not_possible:
             log.warning("dry run of profile not possible: %s: %s", name, dry_run.not_possible)
             response["warnings"] = [f"the dry run was not possible: {dry_run.not_possible}"[:256]]
             reason = "not_tried"
-    answered: Object = {
-        "apiVersion": review["apiVersion"],
-        "kind": "AdmissionReview",
-        "response": {"uid": request["uid"], **response},
-    }
-    return Decision(answered, reason)
+    return reviewing.decided(review, response, reason)
 
 
 def _unchanged(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -78,12 +75,3 @@ async def _dry_run(client: KubeClient, namespace: str, body: Object) -> DryRunRe
 def _problem(error: Mapping[str, Any]) -> InvalidField:
     steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]]
     return InvalidField("".join(steps).lstrip("."), error["msg"])
-
-
-def _status(name: str, dry_run: DryRunResult) -> Object:
-    causes = [
-        {"field": problem.path, "message": problem.message, "reason": "FieldValueInvalid"}
-        for problem in dry_run.problems
-    ]
-    details = {"name": name, "group": ClusterEngineRuntimeProfile.group, "kind": ClusterEngineRuntimeProfile.kind}
-    return {"code": 422, "reason": "Invalid", "message": str(dry_run), "details": details | {"causes": causes}}

@@ -12,13 +12,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from aiohttp import web
 
 from patio_kube.client import ApiError, Object
+from patio_operator.api.invalid_field import InvalidField
 from patio_operator.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -212,6 +214,28 @@ def add_validation(
     """Serve the reviews of one kind of object before it is stored; `webhook` is its name in metrics."""
     count = counting(app[METRICS], webhook)
     app.router.add_post(path, handler(f"an AdmissionReview of a {kind}", deciding(decide), limits, count))
+
+
+class Kind(Protocol):
+    """A model of a kind of objects."""
+
+    group: ClassVar[str]
+    kind: ClassVar[str]
+
+
+def decided(review: Mapping[str, Any], response: Object, reason: str) -> Decision:
+    """Return a decision: `response` without the review's UID, and what the metrics say of it."""
+    answered = {"uid": review["request"]["uid"], **response}
+    return Decision({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": answered}, reason)
+
+
+def invalid(
+    kind: type[Kind], name: str, problems: Iterable[InvalidField], message: str, why: str = "FieldValueInvalid"
+) -> Object:
+    """Return the response that rejects an object of a kind for some of its fields."""
+    causes = [{"field": problem.path, "message": problem.message, "reason": why} for problem in problems]
+    details = {"name": name, "group": kind.group, "kind": kind.kind, "causes": causes}
+    return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": message, "details": details}}
 
 
 def counting(metrics: Metrics, webhook: str) -> Count:

@@ -13,6 +13,7 @@ from typing import Any
 from patio_operator.api import labels
 from patio_operator.api.events import Event
 from patio_operator.api.labels import FIELD_MANAGER
+from patio_operator.api.owners import controller
 from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups.planner import (
     dependencies,
@@ -180,7 +181,11 @@ class _Children:
     def pods_of(self, workload: Child) -> list[Child]:
         """Return the pods of a StatefulSet."""
         uid = workload["metadata"].get("uid")
-        return [child for child in self.all if child["kind"] == "Pod" and (_controller(child) or {}).get("uid") == uid]
+        return [
+            child
+            for child in self.all
+            if child["kind"] == "Pod" and (controller(child["metadata"]) or {}).get("uid") == uid
+        ]
 
     def revisions(self, role: Role) -> list[Child]:
         """Return the ControllerRevisions of a leader-worker role."""
@@ -200,15 +205,11 @@ class _Children:
 
     def is_ours(self, child: Child) -> bool:
         """Tell whether the group controls an object."""
-        return (_controller(child) or {}).get("uid") == self._group_uid
+        return (controller(child["metadata"]) or {}).get("uid") == self._group_uid
 
     def is_orphaned(self, child: Child) -> bool:
         """Tell whether an object was made of a group of that name and has no controller."""
-        return _controller(child) is None and self._labels <= (child["metadata"].get("labels") or {}).items()
-
-
-def _controller(child: Child) -> Mapping[str, Any] | None:
-    return next((owner for owner in child["metadata"].get("ownerReferences") or [] if owner.get("controller")), None)
+        return controller(child["metadata"]) is None and self._labels <= (child["metadata"].get("labels") or {}).items()
 
 
 def _role_of(child: Child) -> str | None:

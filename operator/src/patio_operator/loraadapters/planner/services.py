@@ -15,6 +15,7 @@ from typing import Any
 
 from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
 from patio_operator.api.loraadapter import LoraAdapter
+from patio_operator.api.owners import controller_uid
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.pods.engine_pod import EnginePod
 
@@ -42,7 +43,6 @@ class CachedService:
 def decode_service(body: Mapping[str, Any]) -> CachedService:
     """Read a Service as the API server gives it."""
     metadata, spec = body["metadata"], body.get("spec") or {}
-    owners = [owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")]
     ports = [
         (port.get("name") or "", int(port["port"]), str(port.get("targetPort"))) for port in spec.get("ports") or []
     ]
@@ -50,7 +50,7 @@ def decode_service(body: Mapping[str, Any]) -> CachedService:
         metadata["name"],
         metadata["namespace"],
         metadata["uid"],
-        owners[0] if owners else "",
+        controller_uid(metadata),
         spec.get("selector") or {},
         tuple(ports),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from patio_operator.api import rollout_annotations
 from patio_operator.api.labels import FIELD_MANAGER
+from patio_operator.api.owners import controller
 from patio_operator.pods.profile_use import WorkloadRef
 
 
@@ -81,7 +82,7 @@ def _failure(status: Mapping[str, Any]) -> str:
 
 
 def _held(metadata: Mapping[str, Any]) -> str:
-    owner = next((owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), None)
+    owner = controller(metadata)
     if owner is None:
         return ""
     applied_by = {
