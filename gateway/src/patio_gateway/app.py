@@ -20,7 +20,7 @@ from typing import Protocol
 import uvicorn
 
 from patio_gateway.control.bootstrap import Listening, bootstrap
-from patio_gateway.control.resources import File, clusters_in, resources
+from patio_gateway.control.resources import CLUSTERS, File, clusters_in, keeping, resources
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
@@ -87,11 +87,11 @@ class Control:
 
     async def publish(self, snapshot: Snapshot) -> None:
         """Give Envoy a snapshot, wait until it has it, and then give it to the front."""
-        clusters = self._folder / "clusters.json"
+        clusters = self._folder / CLUSTERS
         before = clusters_in(clusters.read_text()) if clusters.exists() else []
-        written = await self._carried_out(resources(snapshot, self._listening, before))
-        # No request is on its way to a cluster that no program names.
         files = resources(snapshot, self._listening)
+        written = await self._carried_out(keeping(files, before))
+        # No request is on its way to a cluster that no program names.
         written += await self._carried_out(files)
         remove_others(self._folder, (file.name for file in files), OLD_FILES)
         if written:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from patio_gateway.control.bootstrap import Listening
 from patio_gateway.control.groups import groups_of
-from patio_gateway.control.resources import BASE, clusters_in, resources, serves_adapter
+from patio_gateway.control.resources import BASE, clusters_in, keeping, resources, serves_adapter
 from patio_gateway.snapshot import Model, Snapshot, Worker
 from patio_testing.model_gateway import Recorder, running_gateway, serving
 
@@ -90,7 +90,7 @@ def test_same_snapshot_gives_the_same_bytes(snapshot: Snapshot) -> None:
 def test_clusters_of_before_stay_until_they_are_not_named(snapshot: Snapshot) -> None:
     old = {file.name: file for file in resources(Snapshot(models=(Model("old/m", ("m",)),)), LISTENING)}
     before = clusters_in(old["clusters.json"].text)
-    (during,) = (file for file in resources(snapshot, LISTENING, before) if file.name == "clusters.json")
+    (during,) = (file for file in keeping(resources(snapshot, LISTENING), before) if file.name == "clusters.json")
     (after,) = (file for file in resources(snapshot, LISTENING) if file.name == "clusters.json")
     names = {cluster["name"] for cluster in clusters_in(during.text)}
     assert {cluster["name"] for cluster in before} <= names

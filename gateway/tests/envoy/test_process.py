@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +20,14 @@ from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.process import Envoy, EnvoyFailedError
 from patio_gateway.envoy.program import find_envoy
 from patio_gateway.snapshot import Model, Snapshot, Worker
-from patio_testing.model_gateway import Recorder, running_gateway, serving, until
+from patio_testing.model_gateway import Gateway, Recorder, running_gateway, serving, until
 
 
-async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
-    release = asyncio.Event()
+@asynccontextmanager
+async def request_on_its_way(
+    release: asyncio.Event,
+) -> AsyncIterator[tuple[Gateway, Snapshot, asyncio.Task[httpx.Response]]]:
+    """Run a gateway whose engine answers a request when it is released; yield it, what it knows, and the request."""
 
     async def wait(_: Request) -> Response:
         await release.wait()
@@ -34,14 +39,20 @@ async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
         async with running_gateway(snapshot) as gateway:
             asking = asyncio.create_task(gateway.ask("/v1/completions", {"model": "m"}))
             await until(lambda: engine.received, "the engine has the request")
-            second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
-            await second.start(bootstrap(gateway.listening), gateway.listening.listen)
-            before = await gateway.admin.versions()
-            await gateway.publish(snapshot)
-            assert second.adopted
-            assert await gateway.admin.versions() == before
-            release.set()
-            assert (await asking).status_code == 200
+            yield gateway, snapshot, asking
+
+
+async def test_envoy_that_runs_is_taken_over_undisturbed() -> None:
+    release = asyncio.Event()
+    async with request_on_its_way(release) as (gateway, snapshot, asking):
+        second = Envoy(find_envoy(None), Path(gateway.listening.folder), gateway.admin, threads=1)
+        await second.start(bootstrap(gateway.listening), gateway.listening.listen)
+        before = await gateway.admin.versions()
+        await gateway.publish(snapshot)
+        assert second.adopted
+        assert await gateway.admin.versions() == before
+        release.set()
+        assert (await asking).status_code == 200
 
 
 async def test_envoy_is_replaced_if_its_settings_changed() -> None:
@@ -58,41 +69,22 @@ async def test_envoy_is_replaced_if_its_settings_changed() -> None:
 
 async def test_stop_waits_for_requests_on_their_way() -> None:
     release = asyncio.Event()
-
-    async def wait(_: Request) -> Response:
-        await release.wait()
-        return JSONResponse({})
-
-    engine = Recorder(wait)
-    async with serving(engine.app()) as address:
-        snapshot = Snapshot(closed=False, models=(Model("a/m", ("m",), workers=(Worker("m-0", address),)),))
-        async with running_gateway(snapshot) as gateway:
-            asking = asyncio.create_task(gateway.ask("/v1/completions", {"model": "m"}))
-            await until(lambda: engine.received, "the engine has the request")
-            stopping = asyncio.create_task(gateway.envoy.stop(60))
-            await asyncio.wait([stopping, asking], timeout=0.3)
-            assert not stopping.done()
-            release.set()
-            assert (await asking).status_code == 200
-            await stopping
-            with pytest.raises(EnvoyFailedError):
-                gateway.envoy.check()
+    async with request_on_its_way(release) as (gateway, _, asking):
+        stopping = asyncio.create_task(gateway.envoy.stop(60))
+        await asyncio.wait([stopping, asking], timeout=0.3)
+        assert not stopping.done()
+        release.set()
+        assert (await asking).status_code == 200
+        await stopping
+        with pytest.raises(EnvoyFailedError):
+            gateway.envoy.check()
 
 
 async def test_stop_ends_after_its_time_with_requests_left() -> None:
-    async def wait(_: Request) -> Response:
-        await asyncio.Event().wait()
-        return Response()
-
-    engine = Recorder(wait)
-    async with serving(engine.app()) as address:
-        snapshot = Snapshot(closed=False, models=(Model("a/m", ("m",), workers=(Worker("m-0", address),)),))
-        async with running_gateway(snapshot) as gateway:
-            asking = asyncio.create_task(gateway.ask("/v1/completions", {"model": "m"}))
-            await until(lambda: engine.received, "the engine has the request")
-            await gateway.envoy.stop(0.1)
-            with pytest.raises(httpx.TransportError):
-                await asking
+    async with request_on_its_way(asyncio.Event()) as (gateway, _, asking):
+        await gateway.envoy.stop(0.1)
+        with pytest.raises(httpx.TransportError):
+            await asking
 
 
 async def test_envoy_that_refuses_its_bootstrap_says_why(tmp_path: Path) -> None:

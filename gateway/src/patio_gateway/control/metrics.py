@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from patio_gateway.control.replies import has_status
+
 MOST_SERIES = 20_000
 """Combinations of labels that one of the loggers counts."""
 
@@ -31,11 +33,7 @@ def loggers() -> list[dict[str, Any]]:
         # The others are filtered, since Envoy logs an error for a value that is none.
         {
             **_logger(histograms=[_milliseconds("first_byte_milliseconds", "%RESPONSE_DURATION%")]),
-            "filter": {
-                "status_code_filter": {
-                    "comparison": {"op": "EQ", "value": {"default_value": 200, "runtime_key": "patio.unused"}}
-                }
-            },
+            "filter": has_status(200),
         },
         {
             **_logger(

@@ -69,12 +69,17 @@ def local_reply_config() -> dict[str, Any]:
     return {"mappers": [_mapper(reply) for reply in REPLIES]}
 
 
-def _mapper(reply: Reply) -> dict[str, Any]:
-    status = {
+def has_status(status: int) -> dict[str, Any]:
+    """Return Envoy's filter of answers with a status."""
+    return {
         "status_code_filter": {
-            "comparison": {"op": "EQ", "value": {"default_value": reply.status, "runtime_key": "patio.unused"}}
+            "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "patio.unused"}}
         }
     }
+
+
+def _mapper(reply: Reply) -> dict[str, Any]:
+    status = has_status(reply.status)
     flags: dict[str, Any] = {"response_flag_filter": {"flags": list(reply.flags)}}
     mapper: dict[str, Any] = {
         "filter": {"and_filter": {"filters": [status, flags]}} if reply.flags else status,

@@ -27,6 +27,9 @@ from patio_gateway.snapshot import Model, Snapshot, Worker
 
 _API = "type.googleapis.com/envoy"
 
+CLUSTERS = "clusters.json"
+"""The file of clusters."""
+
 BASE = "base"
 """What every worker of a model serves."""
 
@@ -51,17 +54,13 @@ def serves_adapter(name: str) -> str:
     return f"adapter:{name}"
 
 
-def resources(snapshot: Snapshot, listening: Listening, before: Sequence[Mapping[str, Any]] = ()) -> tuple[File, ...]:
-    """Return the files, in the order in which they are to be written.
-
-    `before` are clusters that Envoy has and that requests may be on their way to: those that are no more stay.
-    """
+def resources(snapshot: Snapshot, listening: Listening) -> tuple[File, ...]:
+    """Return the files, in the order in which they are to be written."""
     group_by_endpoint = groups_of(snapshot.models, listening.most_own_groups)
     groups: dict[Group, list[Model]] = defaultdict(list)
     for model in snapshot.models:
         groups[group_by_endpoint[model.endpoint]].append(model)
-    clusters = {cluster["name"]: cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)}
-    clusters = {cluster["name"]: dict(cluster) for cluster in before} | clusters
+    clusters = [cluster for group in sorted(groups) for cluster in _clusters(group, listening.folder)]
     text = program(snapshot, group_by_endpoint)
     program_file = File(f"program-{hashlib.sha256(text.encode()).hexdigest()[:16]}.lua", text)
     return (
@@ -74,11 +73,7 @@ def resources(snapshot: Snapshot, listening: Listening, before: Sequence[Mapping
             )
             for group, models in sorted(groups.items())
         ),
-        _discovery(
-            "clusters.json",
-            list(clusters.values()),
-            "cluster_manager.cds",
-        ),
+        _clusters_file(clusters),
         _discovery(
             "limits.json",
             [_extension("limits", limits(snapshot))],
@@ -101,6 +96,14 @@ def resources(snapshot: Snapshot, listening: Listening, before: Sequence[Mapping
     )
 
 
+def keeping(files: tuple[File, ...], before: Sequence[Mapping[str, Any]]) -> tuple[File, ...]:
+    """Return the files with the clusters that Envoy has beside those of now: requests may be on their way to them."""
+    (now,) = (file for file in files if file.name == CLUSTERS)
+    clusters = {cluster["name"]: dict(cluster) for cluster in (*before, *clusters_in(now.text))}
+    kept = _clusters_file(list(clusters.values()))
+    return tuple(kept if file is now else file for file in files)
+
+
 def clusters_in(text: str) -> list[dict[str, Any]]:
     """Return the clusters of a `clusters.json` that this module wrote; none of anything else."""
     try:
@@ -108,6 +111,10 @@ def clusters_in(text: str) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError):
         return []
     return found if isinstance(found, list) else []
+
+
+def _clusters_file(clusters: list[dict[str, Any]]) -> File:
+    return _discovery(CLUSTERS, clusters, "cluster_manager.cds")
 
 
 def _discovery(name: str, found: list[dict[str, Any]], *readers: str) -> File:

@@ -11,6 +11,8 @@ from typing import Protocol, Self
 
 import httpx
 
+from patio_gateway.bounded_body import TooLongError, read_body
+
 MOST_BYTES = 16 * 1024 * 1024
 """Of one answer."""
 
@@ -50,15 +52,12 @@ class Admin:
     async def _text(self, method: str, path: str, **query: str) -> str:
         try:
             async with self._client.stream(method, path, params=query) as response:
-                parts, length = [], 0
-                async for part in response.aiter_bytes():
-                    length += len(part)
-                    if length > MOST_BYTES:
-                        raise AdminError(f"Envoy's answer to {path} is longer than {MOST_BYTES} bytes.")
-                    parts.append(part)
+                body = await read_body(response, MOST_BYTES)
+        except TooLongError as error:
+            raise AdminError(f"Envoy's answer to {path} is {error}.") from None
         except httpx.HTTPError as error:
             raise AdminError(f"Envoy's administration did not answer {path}: {error!r}") from error
-        text = b"".join(parts).decode("utf-8", "replace")
+        text = body.decode("utf-8", "replace")
         if response.status_code != 200:
             raise AdminError(f"Envoy answered {path} with {response.status_code}: {text[:200]}")
         return text

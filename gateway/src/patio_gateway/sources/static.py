@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from patio_gateway.bounded_body import read_body
 from patio_gateway.snapshot import Address, Client, Model, Snapshot, Worker
 from patio_gateway.sources.listing import MOST_BYTES, Listing, read_listing
 
@@ -202,10 +203,4 @@ async def _fetched(client: httpx.AsyncClient, engine: Engine) -> bytes:
     async with client.stream("GET", f"{engine.url}/v1/models") as response:
         if response.status_code != 200:
             raise ValueError(f"/v1/models was answered with {response.status_code}")
-        parts, length = [], 0
-        async for part in response.aiter_bytes():
-            length += len(part)
-            if length > MOST_BYTES:
-                raise ValueError(f"/v1/models is longer than {MOST_BYTES} bytes")
-            parts.append(part)
-        return b"".join(parts)
+        return await read_body(response, MOST_BYTES)
