@@ -96,6 +96,17 @@ def metrics(engine: Engine, url: str) -> str:
     Raises:
         EngineError: the engine gives none.
     """
+    text = own_metrics(engine, url)
+    made = _call_hook("metrics", engine, text)
+    return text if made is NotImplemented else str(made)
+
+
+def own_metrics(engine: Engine, url: str) -> str:
+    """Return the engine's metrics text as it is.
+
+    Raises:
+        EngineError: the engine gives none.
+    """
     answer = http_check.get(url, READ_SECONDS, engine.headers)
     if answer is None:
         raise EngineError("%s does not answer" % url)
@@ -106,8 +117,7 @@ def metrics(engine: Engine, url: str) -> str:
         raise EngineError("%s answered %d" % (url, answer.status), status=answer.status)
     if len(answer.body) >= http_check.MAX_BODY:
         raise EngineError("%s gives more than %d bytes" % (url, http_check.MAX_BODY))
-    made = _call_hook("metrics", engine, answer.text)
-    return answer.text if made is NotImplemented else str(made)
+    return answer.text
 
 
 def words_of(text: str) -> str:

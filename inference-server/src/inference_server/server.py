@@ -676,8 +676,10 @@ class InferenceServer(abc.ABC):
         Raises:
             EngineError: the engine gives none.
         """
-        url = self.list_endpoints().get("metrics", self.server_url + "/metrics")
-        return engine_calls.metrics(self._get_engine(), url)
+        return engine_calls.metrics(self._get_engine(), self._metrics_url())
+
+    def _metrics_url(self) -> str:
+        return self.list_endpoints().get("metrics", self.server_url + "/metrics")
 
     def drain(self, timeout: float = 60) -> bool:
         """Wait until the engine has no request, neither in work nor waiting; return whether that came in time.
@@ -693,7 +695,7 @@ class InferenceServer(abc.ABC):
         until = time.monotonic() + timeout
         while True:
             try:
-                left = in_flight.requests_in_flight(self.metrics())
+                left = in_flight.requests_in_flight(engine_calls.own_metrics(self._get_engine(), self._metrics_url()))
             except EngineError:
                 if process.poll() is None:
                     raise
