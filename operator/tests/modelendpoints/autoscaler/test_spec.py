@@ -30,6 +30,7 @@ EXPECTED = ScalingSpec(0, 8, 16, timedelta(minutes=90), timedelta(seconds=45))
         {"workers": WORKERS},
         {"workers": WORKERS, "kind": "sync", "model": {"name": "qwen"}},
         {"kind": "ModelEndpoint", "spec": {"workers": WORKERS}},
+        {"kind": "ModelEndpoint", "spec": {"workers": {**WORKERS, "replicas": 3}}},
     ],
 )
 def test_endpoint_its_spec_or_its_workers_are_read(value: dict[str, Any]) -> None:

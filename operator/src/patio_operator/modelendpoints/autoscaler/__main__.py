@@ -14,10 +14,10 @@ from typing import TextIO
 
 import yaml
 
-from .decision import Decision
-from .replay import replay
-from .spec import ScalingSpec, SpecError, read_spec
-from .trace import LONGEST_LINE, Step, TraceError, read_trace
+from patio_operator.modelendpoints.autoscaler.decision import Decision
+from patio_operator.modelendpoints.autoscaler.replay import replay
+from patio_operator.modelendpoints.autoscaler.spec import ScalingSpec, SpecError, read_spec
+from patio_operator.modelendpoints.autoscaler.trace import LONGEST_LINE, Step, TraceError, read_trace
 
 LARGEST_SPEC = 262_144
 """Characters."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from .memory import ScalingMemory
+from patio_operator.modelendpoints.autoscaler.memory import ScalingMemory
 
 
 class Reason(StrEnum):

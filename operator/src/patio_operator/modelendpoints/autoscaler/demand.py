@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .observation import Observations
+from patio_operator.modelendpoints.autoscaler.observation import Observations
 
 REPORT_BOUND = timedelta(seconds=15)
 """How old a report may be. Gateways report at each change of demand, and at least each five seconds."""

@@ -16,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .decision import Decision, Reason
-from .demand import Demand, demand_at
-from .memory import ScalingMemory, advanced
-from .observation import Observations, Worker, WorkerState
-from .spec import ScalingSpec
-from .wording import counted, demand_in_words, in_words, names_in_words
+from patio_operator.modelendpoints.autoscaler.decision import Decision, Reason
+from patio_operator.modelendpoints.autoscaler.demand import Demand, demand_at
+from patio_operator.modelendpoints.autoscaler.memory import ScalingMemory, advanced
+from patio_operator.modelendpoints.autoscaler.observation import Observations, Worker, WorkerState
+from patio_operator.modelendpoints.autoscaler.spec import ScalingSpec
+from patio_operator.modelendpoints.autoscaler.wording import counted, demand_in_words, in_words, names_in_words
 
 LOOK_EVERY = timedelta(seconds=10)
 """How often an endpoint with workers is looked at, when nothing is reported."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .decision import Decision
-from .memory import ScalingMemory
-from .planner import plan
-from .spec import ScalingSpec
-from .trace import Step
+from patio_operator.modelendpoints.autoscaler.decision import Decision
+from patio_operator.modelendpoints.autoscaler.memory import ScalingMemory
+from patio_operator.modelendpoints.autoscaler.planner import plan
+from patio_operator.modelendpoints.autoscaler.spec import ScalingSpec
+from patio_operator.modelendpoints.autoscaler.trace import Step
 
 
 def replay(

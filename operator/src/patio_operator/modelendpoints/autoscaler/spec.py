@@ -82,7 +82,8 @@ def read_spec(value: object) -> ScalingSpec:
     kind = spec.get("kind", "sync")
     if kind not in ("sync", "async"):
         raise SpecError("`kind` must be sync or async")
-    unknown = sorted(str(name)[:50] for name in set(workers) - set(_FIELDS))
+    # What was scaled to before is an observation and no limit.
+    unknown = sorted(str(name)[:50] for name in set(workers) - {*_FIELDS, "replicas"})
     if unknown:
         raise SpecError(f"`workers` has unknown fields: {', '.join(unknown[:5])}. It may have {', '.join(_FIELDS)}")
     default = ScalingSpec()

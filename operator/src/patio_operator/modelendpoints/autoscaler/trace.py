@@ -24,8 +24,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from patio_operator.api.bounded_json import read_json
-
-from .observation import DemandReport, Gateway, Observations, QueueReport, Worker, WorkerState
+from patio_operator.modelendpoints.autoscaler.observation import (
+    DemandReport,
+    Gateway,
+    Observations,
+    QueueReport,
+    Worker,
+    WorkerState,
+)
 
 LONGEST_LINE = 1_048_576
 """Characters."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 
-from .observation import Worker, WorkerState
+from patio_operator.modelendpoints.autoscaler.observation import Worker, WorkerState
 
 BUSY = 10**9
 """Stands for an unknown number of requests: more than any that is known."""

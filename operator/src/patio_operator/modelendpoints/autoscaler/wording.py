@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from .demand import Demand
+from patio_operator.modelendpoints.autoscaler.demand import Demand
 
 MOST_NAMES = 3
 
