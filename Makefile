@@ -9,7 +9,7 @@ export PATIO_CLUSTER_PROVIDER := $(PROVIDER)
 PYTEST_ARGS ?=
 # Tests mostly wait, so some of the quick ones run at the same time.
 AT_ONCE ?= 3
-UNIT := protocol/tests kube/tests sidecar/tests operator/tests observability/tests release/tests inference-server/tests gateway/tests tests/doubles/engine/tests tests/scripts
+UNIT := protocol/tests api/tests kube/tests sidecar/tests operator/tests observability/tests release/tests inference-server/tests gateway/tests tests/doubles/engine/tests tests/scripts
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 RELEASE_ARGS ?=
@@ -44,7 +44,7 @@ lint: setup ## Format check, linters, types, import contracts, generated files, 
 
 .PHONY: check-generated
 check-generated: ## Say which generated file is not up to date, which place has another version; lint the workflows.
-	$(RUN) python -m patio_operator.api.crd --check charts/patio/crds
+	$(RUN) python -m patio_api.crd --check charts/patio/crds
 	$(RUN) python -m patio.document --check docs/openapi.json
 	$(RUN) python -m scripts.openai_types --check gateway/src/patio_gateway/front/openai_types.py
 	$(RUN) python -m scripts.reference --check docs/reference
@@ -105,7 +105,7 @@ images: setup ## Build the container images with Docker or buildah.
 
 .PHONY: crds
 crds: setup ## Generate the CRDs from the operator's models.
-	$(RUN) python -m patio_operator.api.crd charts/patio/crds
+	$(RUN) python -m patio_api.crd charts/patio/crds
 
 .PHONY: openapi
 openapi: setup ## Write the sidecar's OpenAPI document.

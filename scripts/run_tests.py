@@ -45,7 +45,7 @@ STAGES = (
         "unit",
         (
             *("-n", str(TESTS_AT_ONCE), "--dist", "worksteal"),
-            *("protocol/tests", "kube/tests", "sidecar/tests", "operator/tests", "observability/tests"),
+            *("protocol/tests", "api/tests", "kube/tests", "sidecar/tests", "operator/tests", "observability/tests"),
             *("release/tests", "inference-server/tests", "gateway/tests"),
             *("tests/doubles/engine/tests", "tests/scripts"),
         ),

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from patio_api import labels
 from patio_kube.resources import LORA_ADAPTER
 from patio_kube.runtime.workqueue import Key, WorkQueue
 from patio_kube.unreadable_objects import MOST_WAITING, UnreadableObjects
-from patio_operator.api import labels
 from patio_operator.caches import Caches
 from patio_operator.groups import event_handlers as of_groups
 from patio_operator.loraadapters import event_handlers as of_adapters

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api import labels
+from patio_api import labels
 from patio_operator.groups.caches import decode_group
 from patio_operator.loraadapters.caches import LONGEST_SPEC, adapters_in, decode_adapter
 from patio_operator.pods.injected_pod import LONGEST_LABELS, LONGEST_NAMES, decode_pod

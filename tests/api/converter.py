@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator.api.crd import CONVERSION_PATH
+from patio_api.crd import CONVERSION_PATH
 from patio_operator.certificates import crd_bundle
 from patio_operator.certificates.authority import Bundle, Periods, encode, first
 from patio_operator.webhooks import server

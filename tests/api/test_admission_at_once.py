@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import revision
 from patio_testing.kube import Kube
 from patio_testing.operator_process import OperatorProcess

@@ -16,8 +16,8 @@ import yaml
 
 from e2e_cluster import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
+from patio_api.crd import VERSION
 from patio_operator import __version__
-from patio_operator.api.crd import VERSION
 from patio_operator.crd_upgrade.upgrade import FIELD_MANAGER
 from patio_testing.kube import until
 

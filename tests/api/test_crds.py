@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.api.schema import structural
-from patio_operator.api.source_rules import FORMATS
+from patio_api.loraadapter import LoraAdapter
+from patio_api.profile import ClusterEngineRuntimeProfile
+from patio_api.rolebasedgroup import RoleBasedGroup
+from patio_api.schema import structural
+from patio_api.source_rules import FORMATS
 from patio_operator.groups import conversion, pruning
 from patio_operator.groups.planner import planner
 from patio_operator.groups.planner.snapshot import Snapshot

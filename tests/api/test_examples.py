@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from patio.settings import read_settings
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator import injection
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import read_config

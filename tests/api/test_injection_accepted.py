@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import CallerKeys, Injection, Runtime, inject, json_patch
 from patio_operator.profiles import validation
 from patio_testing.kube import Kube

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from e2e_cluster.control_plane import ControlPlane
-from patio_operator.api.crd import NOT_INSTALLED
+from patio_api.crd import NOT_INSTALLED
 from patio_testing.deadline import DEADLINE
 
 pytestmark = pytest.mark.api

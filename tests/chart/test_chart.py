@@ -539,7 +539,7 @@ def test_access_control_is_on_unless_it_is_turned_off(
 
 
 def test_default_profile_is_valid_by_its_own_schema(rendered: list[Object]) -> None:
-    from patio_operator.api.profile import ClusterEngineRuntimeProfile
+    from patio_api.profile import ClusterEngineRuntimeProfile
 
     ClusterEngineRuntimeProfile.model_validate(only(rendered, "ClusterEngineRuntimeProfile"))
 

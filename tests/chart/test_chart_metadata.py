@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.loraadapter import LoraAdapter
+from patio_api.profile import ClusterEngineRuntimeProfile
+from patio_api.rolebasedgroup import RoleBasedGroup
 
 from .chart_objects import CHART, Render, images
 

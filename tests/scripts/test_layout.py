@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTS = {
     "protocol": ("patio_protocol", "protocol_"),
+    "api": ("patio_api", "api_"),
     "kube": ("patio_kube", "kube_"),
     "sidecar": ("patio", "sidecar_"),
     "operator": ("patio_operator", "operator_"),
@@ -25,6 +26,7 @@ SEVERAL_MODULES = frozenset(
         "document",
         "engines",
         "event_handlers",
+        "false_annotations",
         "false_sidecars",
         "field_cases",
         "fleet_simulator",

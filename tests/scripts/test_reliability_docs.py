@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("protocol/tests", "kube/tests", "sidecar/tests", "operator/tests", "tests")
+FOLDERS = ("protocol/tests", "api/tests", "kube/tests", "sidecar/tests", "operator/tests", "tests")
 
 
 def test_every_test_that_the_table_names_exists() -> None:

@@ -16,7 +16,7 @@ from .test_layout import tracked
 ROOT = Path(__file__).parents[2]
 TEXTS = (ROOT / user_texts.FILE).read_text()
 
-PACKAGES = ("kube", "operator", "protocol", "sidecar")
+PACKAGES = ("api", "kube", "operator", "protocol", "sidecar")
 """Whose texts and names have no private words."""
 
 PRIVATE_PHRASES = (
@@ -108,7 +108,7 @@ def texts_of(package: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["operator/src", "kube/src", "protocol/src", "sidecar/src", "observability/src", "scripts"]
+    "package", ["api/src", "operator/src", "kube/src", "protocol/src", "sidecar/src", "observability/src", "scripts"]
 )
 def test_names_are_the_fields_own(package: str) -> None:
     found = [

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 from prometheus_client import disable_created_metrics
 
+from patio_api.labels import FIELD_MANAGER
 from patio_kube.client import KubeClient, Observe
 from patio_kube.informer import Informer
 from patio_kube.leader_election import LeaderElector
@@ -32,7 +33,6 @@ from patio_kube.runtime.open_file_limit import raise_file_limit
 from patio_kube.runtime.repetition import every, until_done
 from patio_kube.unreadable_objects import UnreadableObjects
 from patio_operator import __version__
-from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.caches import Caches
 from patio_operator.certificates import wiring as certificate_wiring
 from patio_operator.certificates.authority import Ends

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from patio_api import labels
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import KubeClient, Scope
 from patio_kube.informer import Informer
 from patio_kube.resources import LORA_ADAPTER, POD, PROFILE, ROLE_BASED_GROUP, SERVICE, STATEFUL_SET
-from patio_operator.api import labels
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.groups.caches import decode_group, decode_member
 from patio_operator.loraadapters.caches import decode_adapter
 from patio_operator.loraadapters.planner.services import CachedService, decode_service

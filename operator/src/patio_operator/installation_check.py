@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patio_api import labels
+from patio_api.bounded_json import read_object
 from patio_kube.client import ApiError, KubeClient, NotFoundError, Object, RetryableApiError
 from patio_kube.resources import LORA_ADAPTER, POD
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_object
 
 NAME = "patio-installation-check"
 DEADLINE_SECONDS = 60.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.crd import DEFINITIONS, VERSION
+from patio_api.crd import DEFINITIONS, VERSION
 from patio_operator.crd_upgrade import planner
 from patio_operator.crd_upgrade.planner import Apply, Reject, Skip, decide, order
 

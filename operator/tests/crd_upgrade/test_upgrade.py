@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from patio_operator.api.crd import DEFINITIONS, VERSION
+from patio_api.crd import DEFINITIONS, VERSION
 from patio_operator.crd_upgrade import upgrade
 from patio_operator.crd_upgrade.upgrade import Outcome
 from patio_testing.operator.memory_api import MemoryApi, Object, connected, serving

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api import crd
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
+from patio_api import crd
+from patio_api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
 
 from .schema_strategies import allowed_by, json_values, short_texts

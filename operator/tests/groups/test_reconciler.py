@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from patio_api import labels
+from patio_api.labels import FIELD_MANAGER
 from patio_kube.client import KubeClient
 from patio_kube.runtime.workqueue import Key, WorkQueue
-from patio_operator.api import labels
-from patio_operator.api.labels import FIELD_MANAGER
 from patio_operator.caches import Caches
 from patio_operator.groups.event_handlers import existing_keys, register
 from patio_operator.groups.reconciler import PASSES_AT_ONCE, PODS_IN_A_PASS, GroupReconciler

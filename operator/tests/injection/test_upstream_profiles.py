@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import (
     Injection,
     PodRejection,

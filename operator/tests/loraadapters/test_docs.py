@@ -11,7 +11,7 @@ import patio.adapters
 import patio_kube.unreadable_objects
 import patio_operator
 from patio.engine.base import EngineReason
-from patio_operator.api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
+from patio_api.loraadapter import LoraAdapterSpec, LoraAdapterStatus, Source
 from patio_protocol.downloads import DownloadReason
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patio_api.loraadapter import LoraAdapter
 from patio_kube.client import NotFoundError
 from patio_kube.resources import Resource
-from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import (
     MOST_CHARACTERS,
     Credentials,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.loraadapter import LoraAdapterStatus
+from patio_api.loraadapter import LoraAdapterStatus
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Load, Unload
 from patio_operator.loraadapters.planner.planner import plan

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from patio_operator.api.model_endpoint import ModelEndpoint
+from patio_api.model_endpoint import ModelEndpoint
 from patio_operator.modelendpoints.planner import naming, objects
 from patio_operator.modelendpoints.planner.snapshot import ObservedGroup, ObservedPod, PodState, Snapshot, decode_group
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints.caches import ClaimIndex, decode_endpoint, sidecar_container
 from patio_operator.modelendpoints.planner.snapshot import Claim
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api.demand_report import DemandReport
+from patio_api.demand_report import DemandReport
 from patio_operator.modelendpoints.demand import STALE_AFTER, Demand, demand_of
 
 from .builders import NOW

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from patio_api.conditions import TIME_FORMAT
+from patio_api.demand_report import DemandReport
+from patio_api.endpoint_labels import ENDPOINT
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import Scope
 from patio_kube.informer import Informer
 from patio_kube.resources import DEMAND_REPORT, MODEL_ENDPOINT, POD, PROFILE, ROLE_BASED_GROUP
-from patio_operator.api.conditions import TIME_FORMAT
-from patio_operator.api.demand_report import DemandReport
-from patio_operator.api.endpoint_labels import ENDPOINT
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints import wiring
 from patio_operator.modelendpoints.caches import (
     ClaimIndex,

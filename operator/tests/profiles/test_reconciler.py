@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator import injection
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.profiles.reconciler import READ_IN_A_PASS, ProfileReconciler
 from patio_operator.telemetry.object_gauges import ObjectState

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
 from patio_operator.profiles.validation import DryRunResult, InvalidField
 from patio_testing.operator.pod_builders import SIDECAR, profile

@@ -19,7 +19,7 @@ from patio.access.openness import CLOSED, HOOK
 from patio.access.proof import Request, RequestRejection
 from patio.access.settings import AccessSettings
 from patio.routes.access import add_access
-from patio_operator.api import labels
+from patio_api import labels
 from patio_operator.injection import CallerKeys, Injection, PodRejection, Runtime, inject
 from patio_operator.injection.authentication import drain_seconds
 from patio_operator.security.auth import ProofAuth

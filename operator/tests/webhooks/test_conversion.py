@@ -7,8 +7,8 @@ import base64
 import json
 from typing import Any
 
+from patio_api.labels import KEPT_COORDINATION
 from patio_kube import bodies
-from patio_operator.api.labels import KEPT_COORDINATION
 from patio_operator.certificates import crd_bundle
 from patio_operator.webhooks import conversion
 

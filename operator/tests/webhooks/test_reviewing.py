@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from patio_api.bounded_json import read_json
+from patio_api.crd import CONVERSION_PATH
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import ApiError, KubeClient, Object
-from patio_operator.api.bounded_json import read_json
-from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.injection import CallerKeys
 from patio_operator.telemetry.metrics import Metrics

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from patio_api.crd import CONVERSION_PATH
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_kube.client import KubeClient, NotFoundError, Object
 from patio_kube.resources import CUSTOM_RESOURCE_DEFINITION
-from patio_operator.api.crd import CONVERSION_PATH
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from patio_api import labels
 from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
 from patio_kube.resources import Resource
 from patio_kube.shared_secret import Decision, ensure_shared_secret
-from patio_operator.api import labels
 from patio_operator.certificates import authority, crd_bundle
 from patio_operator.certificates.authority import Bundle, Ends, Periods
 

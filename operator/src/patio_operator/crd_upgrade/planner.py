@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api.crd import CATEGORY, CONVERSION_SERVICE, VERSION
+from patio_api.crd import CATEGORY, CONVERSION_SERVICE, VERSION
 
 GENERATED_BY_OTHERS = "controller-gen.kubebuilder.io/version"
 """Annotation of upstream's CRDs, which Patio's never have."""

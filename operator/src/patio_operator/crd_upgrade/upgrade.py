@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from patio_api.crd import DEFINITIONS
 from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError, Object
 from patio_kube.resources import CUSTOM_RESOURCE_DEFINITION
-from patio_operator.api.crd import DEFINITIONS
 from patio_operator.crd_upgrade import planner
 from patio_operator.crd_upgrade.planner import Apply, Decision, Reject
 

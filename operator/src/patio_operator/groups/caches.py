@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
+from patio_api import labels
 
 
 @dataclass(frozen=True)

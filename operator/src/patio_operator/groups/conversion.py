@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_json
+from patio_api import labels
+from patio_api.bounded_json import read_json
 from patio_operator.groups import round_trip
 
 Object = dict[str, Any]

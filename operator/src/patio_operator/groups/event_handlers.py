@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.informer import Informer
 from patio_kube.runtime.workqueue import Key, WorkQueue
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.groups.caches import CachedGroup
 
 Member = tuple[str, str]

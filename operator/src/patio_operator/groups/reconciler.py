@@ -20,6 +20,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from patio_api import labels
+from patio_api.bounded_json import size_of
+from patio_api.conditions import next_condition
+from patio_api.profile import ClusterEngineRuntimeProfile
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_kube import events
 from patio_kube.client import (
     ConflictError,
@@ -45,11 +50,6 @@ from patio_kube.resources import (
     Resource,
 )
 from patio_kube.runtime.workqueue import Key
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import size_of
-from patio_operator.api.conditions import next_condition
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import pruning
 from patio_operator.groups.caches import CachedGroup
 from patio_operator.groups.planner import naming, planner

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from patio_operator.api.bounded_json import read_json
+from patio_api.bounded_json import read_json
 
 Object = dict[str, Any]
 

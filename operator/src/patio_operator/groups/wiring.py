@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube import events
 from patio_kube.client import KubeClient
 from patio_kube.informer import Informer
 from patio_kube.resources import LEASE
 from patio_kube.runtime.workqueue import WorkQueue
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.groups import event_handlers
 from patio_operator.groups.caches import CachedGroup
 from patio_operator.groups.reconciler import GroupReconciler

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_object
-from patio_operator.api.pod_identity_env import put_before
+from patio_api import labels
+from patio_api.bounded_json import read_object
+from patio_api.pod_identity_env import put_before
 from patio_operator.injection import authentication as access_control
 from patio_operator.injection import limits, profiles, sources, variables, volumes
 from patio_operator.injection.authentication import CallerKeys

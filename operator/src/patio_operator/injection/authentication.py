@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio_operator.api.pod_identity_env import EnvVar
-from patio_operator.api.pod_identity_env import field as pod_field
+from patio_api.pod_identity_env import EnvVar
+from patio_api.pod_identity_env import field as pod_field
 from patio_operator.injection.profiles import SIDECAR_PORT_NAME
 from patio_operator.injection.types import Container, InjectionError, Pod
 from patio_operator.injection.variables import KIND

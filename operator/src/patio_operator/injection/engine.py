@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from typing import Any
 
-from patio_operator.api.pod_identity_env import EnvSource
+from patio_api.pod_identity_env import EnvSource
 from patio_operator.injection.command_line import (
     ASSIGNMENT,
     REFERENCE,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.types import Container, InjectionError, Pod, Runtime, containers_of, runs_beside
 
 _LISTS = (("initContainers", "init_containers"), ("containers", "containers"))

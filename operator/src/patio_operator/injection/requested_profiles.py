@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_json
-from patio_operator.api.rolebasedgroup import EngineRuntime
+from patio_api import labels
+from patio_api.bounded_json import read_json
+from patio_api.rolebasedgroup import EngineRuntime
 from patio_operator.injection import limits
 from patio_operator.injection.types import PodRejection, RuntimeRef
 

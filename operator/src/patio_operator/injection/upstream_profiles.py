@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.owners import controller
+from patio_api import labels
+from patio_api.owners import controller
 from patio_operator.injection.requested_profiles import is_name, read_runtimes
 from patio_operator.injection.types import PodRejection, RuntimeRef
 

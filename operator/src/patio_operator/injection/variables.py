@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.owners import controller
-from patio_operator.api.pod_identity_env import EnvSource, EnvVar, RoleIdentity, field, label, literal
+from patio_api import labels
+from patio_api.owners import controller
+from patio_api.pod_identity_env import EnvSource, EnvVar, RoleIdentity, field, label, literal
 from patio_operator.injection.engine import ADMIN_API_KEY, API_KEY, Engine
 from patio_operator.injection.profiles import replaced
 from patio_operator.injection.types import Container, Pod

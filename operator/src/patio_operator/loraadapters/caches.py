@@ -10,9 +10,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from patio_api.loraadapter import LoraAdapter
 from patio_kube.client import Object
 from patio_kube.resources import LORA_ADAPTER
-from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.status import RecordedStatus, recorded
 
 log = logging.getLogger(__name__)

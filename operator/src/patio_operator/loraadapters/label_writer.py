@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
+from patio_api import labels
 from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError
 from patio_kube.informer import Informer
 from patio_kube.resources import POD
 from patio_kube.runtime.task_pool import KeyedTaskPool
-from patio_operator.api import labels
 from patio_operator.loraadapters.planner.plan import SetServingLabels
 from patio_operator.pods.injected_pod import CachedPod
 

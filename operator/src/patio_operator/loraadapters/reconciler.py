@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from patio_api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_kube import events
 from patio_kube.client import ApiError, ConflictError, KubeClient, NotFoundError
 from patio_kube.informer import Informer
@@ -24,7 +25,6 @@ from patio_kube.resources import LORA_ADAPTER
 from patio_kube.runtime.incremental import in_chunks
 from patio_kube.runtime.time_slices import Heap, in_slices
 from patio_kube.runtime.workqueue import Key
-from patio_operator.api.loraadapter import UNLOAD_FINALIZER, LoraAdapter
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.dispatcher import Dispatcher
 from patio_operator.loraadapters.label_writer import LabelWriter

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from patio_api.loraadapter import LoraAdapter
 from patio_kube.client import ApiError, InvalidError, KubeClient, NotFoundError, Object, Scope
 from patio_kube.informer import Informer
 from patio_kube.resources import SECRET
-from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.dispatcher import SecretValues
 from patio_operator.loraadapters.planner.credentials import (
     Credentials,

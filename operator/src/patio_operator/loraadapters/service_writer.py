@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from patio_api.owners import controller_uid
 from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object
 from patio_kube.informer import Informer
 from patio_kube.resources import SERVICE
-from patio_operator.api.owners import controller_uid
 from patio_operator.loraadapters.caches import CachedAdapter
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.loraadapters.planner.selection import is_deleting

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.api.endpoint_labels import ENDPOINT
-from patio_operator.api.model_endpoint import UnreadableEndpoint, read
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.endpoint_labels import ENDPOINT
+from patio_api.model_endpoint import UnreadableEndpoint, read
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints.planner.snapshot import Claim, ObservedPod, decode_pod
 from patio_operator.pods.engine_pod import SIDECAR_PORT_NAME
 

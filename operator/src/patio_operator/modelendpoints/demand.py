@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from patio_operator.api.demand_report import DemandReport
+from patio_api.demand_report import DemandReport
 
 STALE_AFTER = timedelta(seconds=30)
 """A replica reports each change within a second, and otherwise every ten seconds."""

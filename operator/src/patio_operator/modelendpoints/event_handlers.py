@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from patio_api.demand_report import DemandReport, EndpointDemand
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.informer import Informer
 from patio_kube.runtime.workqueue import Key, WorkQueue
-from patio_operator.api.demand_report import DemandReport, EndpointDemand
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints.caches import CachedEndpoint, CachedPod, ClaimIndex
 
 

@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from patio_api.demand_report import DemandReport
+from patio_api.endpoint_labels import ENDPOINT
+from patio_api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
+from patio_api.owners import controller_uid
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube import events
 from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
 from patio_kube.informer import Informer
 from patio_kube.resources import BY_KIND, MODEL_ENDPOINT, ROLE_BASED_GROUP, SERVICE
 from patio_kube.runtime.workqueue import Key
-from patio_operator.api.demand_report import DemandReport
-from patio_operator.api.endpoint_labels import ENDPOINT
-from patio_operator.api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
-from patio_operator.api.owners import controller_uid
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.modelendpoints.caches import CachedEndpoint, CachedPod, ClaimIndex, sidecar_container
 from patio_operator.modelendpoints.demand import demand_of
 from patio_operator.modelendpoints.planner import naming, planner

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from patio_operator.api.endpoint_labels import ENDPOINT, ENDPOINT_REVISION, TAKES_REQUESTS
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.model_endpoint import EndpointRole, ModelEndpoint
-from patio_operator.api.object_names import is_object_name
+from patio_api.endpoint_labels import ENDPOINT, ENDPOINT_REVISION, TAKES_REQUESTS
+from patio_api.invalid_field import InvalidField
+from patio_api.model_endpoint import EndpointRole, ModelEndpoint
+from patio_api.object_names import is_object_name
 from patio_protocol.engines import EngineKind
 from patio_protocol.sources import SourceKind, parse_source
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api.labels import adapters_shown, owners_shown
+from patio_api.labels import adapters_shown, owners_shown
 from patio_protocol.adapters import SIDECAR_PORT
 from patio_protocol.authentication import OPERATOR_KEYS_VARIABLE
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_object
+from patio_api import labels
+from patio_api.bounded_json import read_object
 from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
 from patio_operator.pods.profile_use import ProfileUse, use_of
 

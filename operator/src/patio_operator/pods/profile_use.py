@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels, rollout_annotations
-from patio_operator.api.bounded_json import read_object
-from patio_operator.api.object_names import is_object_name
-from patio_operator.api.owners import controller
+from patio_api import labels, rollout_annotations
+from patio_api.bounded_json import read_object
+from patio_api.object_names import is_object_name
+from patio_api.owners import controller
 
 ROLE_KIND = "RoleBasedGroup"
 ROLE_GROUP = "workloads.x-k8s.io"

@@ -6,10 +6,10 @@ stored without a dry run.
 
 from __future__ import annotations
 
+from patio_api.invalid_field import InvalidField
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import ApiError, KubeClient, Object
 from patio_kube.resources import POD
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles import validation
 from patio_operator.profiles.validation import DryRunResult, Path
 

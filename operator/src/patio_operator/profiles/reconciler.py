@@ -17,16 +17,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from patio_api.conditions import find
+from patio_api.profile import ClusterEngineRuntimeProfile
+from patio_api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolling_update import kept_by_partition
 from patio_kube import events
 from patio_kube.client import ConflictError, InvalidError, KubeClient, NotFoundError, Object, UnreadableError
 from patio_kube.informer import Informer
 from patio_kube.resources import DAEMON_SET, DEPLOYMENT, PROFILE, ROLE_BASED_GROUP, STATEFUL_SET
 from patio_kube.runtime.workqueue import Key
 from patio_operator import injection
-from patio_operator.api.conditions import find
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.api.rolling_update import kept_by_partition
 from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.pods.profile_use import ROLE_KIND, WorkloadRef
 from patio_operator.profiles.dry_run import dry_run_profile

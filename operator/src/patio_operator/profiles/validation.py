@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api import labels
+from patio_api.invalid_field import InvalidField
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection.admission import inject
 from patio_operator.injection.types import Container, Pod, PodRejection, Runtime
 

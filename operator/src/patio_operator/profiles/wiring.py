@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import KubeClient
 from patio_kube.informer import Informer
 from patio_kube.runtime.workqueue import WorkQueue
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.pods.injected_pod import CachedPod
 from patio_operator.profiles import event_handlers
 from patio_operator.profiles.reconciler import ProfileReconciler

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from patio_api import labels
 from patio_kube.client import ApiError, KubeClient, Object
 from patio_kube.shared_secret import Decision, ensure_shared_secret
-from patio_operator.api import labels
 from patio_operator.security.auth import ProofAuth
 from patio_operator.security.signing_keys import SigningKey, decode, encode, is_due, new_key, successor
 from patio_operator.settings import Settings

@@ -20,6 +20,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from patio_api.invalid_field import InvalidField
+from patio_api.loraadapter import LoraAdapter
+from patio_api.source_rules import NOT_IN_CLEAR
 from patio_kube.client import (
     ApiError,
     InvalidError,
@@ -31,9 +34,6 @@ from patio_kube.client import (
 )
 from patio_kube.coalesced_reads import CoalescedReads
 from patio_kube.resources import LORA_ADAPTER
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.source_rules import NOT_IN_CLEAR
 from patio_operator.caches import Caches
 from patio_operator.loraadapters.planner.conflicts import (
     Conflict,

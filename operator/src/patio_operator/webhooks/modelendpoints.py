@@ -13,9 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
+from patio_api.invalid_field import InvalidField
+from patio_api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
 from patio_kube.client import Object
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
 from patio_operator.modelendpoints.planner import claims
 from patio_operator.modelendpoints.planner.snapshot import Claim
 from patio_operator.modelendpoints.validation import problems

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from patio_api import rollout_annotations
 from patio_kube.client import Object
 from patio_operator import injection
-from patio_operator.api import rollout_annotations
 from patio_operator.loraadapters.planner.selection import initial_adapters
 from patio_operator.webhooks import reviewing
 from patio_operator.webhooks.pod_mutation_reads import PodMutationReads

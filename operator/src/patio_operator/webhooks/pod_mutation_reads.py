@@ -8,6 +8,8 @@ made the pod, all of it while a watch is lost, and groups. Admissions at the sam
 
 from __future__ import annotations
 
+from patio_api.loraadapter import LoraAdapter
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import KubeClient, NotFoundError, Object
 from patio_kube.coalesced_reads import CoalescedReads
 from patio_kube.resources import (
@@ -18,8 +20,6 @@ from patio_kube.resources import (
     ROLE_BASED_GROUP,
     Resource,
 )
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.caches import Caches
 from patio_operator.injection import revision
 from patio_operator.loraadapters.caches import adapters_in

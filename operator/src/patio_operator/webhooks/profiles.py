@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from patio_api.invalid_field import InvalidField
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_kube.client import KubeClient, Object
-from patio_operator.api.invalid_field import InvalidField
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
 from patio_operator.profiles.dry_run import dry_run_profile
 from patio_operator.profiles.validation import DryRunResult
 from patio_operator.webhooks import reviewing

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Protocol
 
 from aiohttp import web
 
+from patio_api.invalid_field import InvalidField
 from patio_kube.client import ApiError, Object
-from patio_operator.api.invalid_field import InvalidField
 from patio_operator.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)

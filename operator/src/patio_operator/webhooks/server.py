@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from patio_api.crd import CONVERSION_PATH
 from patio_kube.client import Object
-from patio_operator.api.crd import CONVERSION_PATH
 from patio_operator.injection import CallerKeys
 from patio_operator.telemetry.metrics import Metrics
 from patio_operator.webhooks import conversion, pod_mutation, reviewing

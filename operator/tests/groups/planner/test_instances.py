@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.rolebasedgroup import RestartPolicyConfig
+from patio_api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.planner.restart_state import RestartState, read, recreated, write
 from patio_testing.operator.group_simulator import GRACE, NEW, OLD, START, GroupSimulator, a_group, leader_worker
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import planner
 from patio_operator.groups.planner.plan import Plan
 from patio_operator.groups.planner.snapshot import Snapshot

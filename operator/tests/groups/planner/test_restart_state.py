@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from patio_operator.api.rolebasedgroup import RestartPolicyConfig
+from patio_api.rolebasedgroup import RestartPolicyConfig
 from patio_operator.groups.planner import restart_state
 from patio_operator.groups.planner.restart_state import RestartState
 from patio_testing.operator.builders import NOW

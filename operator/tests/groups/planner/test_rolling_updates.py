@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.rolebasedgroup import Role
+from patio_api.rolebasedgroup import Role
 from patio_operator.groups.planner import rolling_updates
 
 Object = dict[str, Any]

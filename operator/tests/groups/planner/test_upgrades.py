@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import objects, revisions
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "group_templates.yaml"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.labels import GROUP_NAME, ROLE_NAME
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.labels import GROUP_NAME, ROLE_NAME
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.conflicts import SelectablePod, conflict_on_a_pod, declared_conflict, rivals
 from patio_operator.loraadapters.planner.selection import for_pod, initial_adapters, load_request
 from patio_testing.operator.builders import lora_adapter

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials, judge, with_secret
 from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Order, Plan, Rejection
 from patio_operator.loraadapters.planner.planner import plan

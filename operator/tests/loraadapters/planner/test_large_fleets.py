@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from patio_api.loraadapter import LoraAdapter
 from patio_kube.runtime import time_slices
 from patio_kube.runtime.incremental import CHUNK, Incremental, run_to_end
 from patio_kube.runtime.time_slices import Heap, in_slices
-from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import candidates, planner, selection
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Plan, RemoveFinalizer

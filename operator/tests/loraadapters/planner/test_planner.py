@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import serving_labels
 from patio_operator.loraadapters.planner.finalizers import DELETION_BOUND
 from patio_operator.loraadapters.planner.observation import Observation

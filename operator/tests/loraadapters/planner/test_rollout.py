@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Plan, Rejection, SetServingLabels
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (

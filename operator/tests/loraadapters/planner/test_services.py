@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patio_operator.api.labels import adapter_label
+from patio_api.labels import adapter_label
 from patio_operator.loraadapters.planner.services import (
     decode_service,
     engine_port,

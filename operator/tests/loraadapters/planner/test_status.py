@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
+from patio_api.loraadapter import MAX_INSTANCES, LoraAdapter, LoraAdapterStatus
 from patio_operator.loraadapters.planner.plan import Condition, Instance, InstanceState, Placement
 from patio_operator.loraadapters.planner.status import Event, is_recorded, recorded
 from patio_operator.loraadapters.planner.status import events as events_of

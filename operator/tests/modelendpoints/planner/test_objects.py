@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import planner as groups_planner
 from patio_operator.groups.planner.snapshot import Snapshot as GroupSnapshot
 from patio_operator.injection.engine import find_engine

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api import rollout_annotations
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api import rollout_annotations
+from patio_api.profile import ClusterEngineRuntimeProfile
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.pods.profile_use import WorkloadRef, use_of
 from patio_operator.profiles.planner.consumers import ProfilePod, pods_with
 from patio_operator.profiles.planner.planner import Plan, plan, workloads_to_read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from patio_operator.api.rolebasedgroup import Role
+from patio_api.rolebasedgroup import Role
 from patio_operator.groups.planner.plan import GroupError
 
 

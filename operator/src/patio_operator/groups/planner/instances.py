@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.conditions import find, time_of
-from patio_operator.api.events import Event
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.api.rolling_update import limits_of
+from patio_api import labels
+from patio_api.conditions import find, time_of
+from patio_api.events import Event
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api.rolling_update import limits_of
 from patio_operator.groups.planner import naming, restart_state, revisions, rolling_updates
 from patio_operator.groups.planner.plan import ObjectRef, ref_of
 from patio_operator.groups.planner.restart_state import RestartState

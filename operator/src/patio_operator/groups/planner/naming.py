@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.pod_identity_env import LeaderWorker, RoleIdentity, field, label, literal
-from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
+from patio_api import labels
+from patio_api.pod_identity_env import LeaderWorker, RoleIdentity, field, label, literal
+from patio_api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
 
 LEADER, WORKER = "leader", "worker"
 

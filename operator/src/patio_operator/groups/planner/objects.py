@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from patio_operator.api import labels
-from patio_operator.api.labels import FIELD_MANAGER
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
-from patio_operator.api.rolling_update import limits_of
+from patio_api import labels
+from patio_api.labels import FIELD_MANAGER
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api.rolling_update import limits_of
 from patio_operator.groups.planner import naming, restart_state, templates
 
 Object = dict[str, Any]

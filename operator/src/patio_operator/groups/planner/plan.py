@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.events import Event
+from patio_api.events import Event
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.events import Event
-from patio_operator.api.labels import FIELD_MANAGER
-from patio_operator.api.owners import controller
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api import labels
+from patio_api.events import Event
+from patio_api.labels import FIELD_MANAGER
+from patio_api.owners import controller
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups.planner import (
     dependencies,
     instances,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api.bounded_json import read_object
-from patio_operator.api.conditions import TIME_FORMAT, time_of
-from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, RestartPolicyConfig
+from patio_api.bounded_json import read_object
+from patio_api.conditions import TIME_FORMAT, time_of
+from patio_api.rolebasedgroup import LeaderWorkerPattern, RestartPolicyConfig
 from patio_protocol.backoff import exponential
 
 RECREATE = "RecreateRoleInstanceOnPodRestart"

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api import labels
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.groups.planner import naming, templates
 
 Object = dict[str, Any]

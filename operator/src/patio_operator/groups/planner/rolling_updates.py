@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.conditions import find
-from patio_operator.api.rolebasedgroup import Role
-from patio_operator.api.rolling_update import limits_of
+from patio_api import labels
+from patio_api.conditions import find
+from patio_api.rolebasedgroup import Role
+from patio_api.rolling_update import limits_of
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup import RoleBasedGroup
 
 Child = Mapping[str, Any]
 """An object of a kind that groups are made of."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import find, next_condition
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api.conditions import find, next_condition
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
 
 _ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
 """Reasons for which a container waits that are none to mention."""

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from patio_operator.api import labels, rollout_annotations
-from patio_operator.api.pod_identity_env import put_before
-from patio_operator.api.rolebasedgroup import EngineRuntime, Role, RoleBasedGroup
+from patio_api import labels, rollout_annotations
+from patio_api.pod_identity_env import put_before
+from patio_api.rolebasedgroup import EngineRuntime, Role, RoleBasedGroup
 from patio_operator.groups.planner import naming
 from patio_operator.groups.planner.plan import GroupError
 from patio_operator.groups.planner.strategic_merge import MergeError, merge

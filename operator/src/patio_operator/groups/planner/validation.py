@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from patio_operator.api import labels
-from patio_operator.api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
-from patio_operator.api.rolling_update import parameters
+from patio_api import labels
+from patio_api.rolebasedgroup import LeaderWorkerPattern, Role, RoleBasedGroup
+from patio_api.rolling_update import parameters
 from patio_operator.groups.planner import naming, templates
 from patio_operator.groups.planner.plan import GroupError
 

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
+from patio_api.loraadapter import LoraAdapter
 from patio_kube.runtime.incremental import Incremental, in_chunks
-from patio_operator.api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import UNOBSERVED, Observation, Report
 from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection

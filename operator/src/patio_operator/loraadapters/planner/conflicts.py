@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from patio_operator.api.labels import GROUP_NAME, ROLE_NAME
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.labels import GROUP_NAME, ROLE_NAME
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.selection import is_deleting, oldest_first, selects
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import SECRET_KEYS, SourceConfig, read_config

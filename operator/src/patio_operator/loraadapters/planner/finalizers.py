@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import ObservedPod
 from patio_operator.loraadapters.planner.plan import RemoveFinalizer
 from patio_operator.loraadapters.planner.selection import PodIndex

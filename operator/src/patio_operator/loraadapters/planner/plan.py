@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import LoadRequest, UnloadRequest
 

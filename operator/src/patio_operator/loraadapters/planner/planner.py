@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from patio_api.loraadapter import UNLOAD_FINALIZER
 from patio_kube.runtime.incremental import Incremental, in_chunks, run_to_end
-from patio_operator.api.loraadapter import UNLOAD_FINALIZER
 from patio_operator.loraadapters.planner import scheduling
 from patio_operator.loraadapters.planner.candidates import (
     Candidate,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.candidates import UNREACHABLE_BOUND, Candidate, Desired
 from patio_operator.loraadapters.planner.capacity import CapacityLedger
 from patio_operator.loraadapters.planner.filters import filtered_out, no_capacity, pending, unreachable

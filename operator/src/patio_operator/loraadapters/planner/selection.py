@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from patio_operator.api.labels import group_and_role
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.labels import group_and_role
+from patio_api.loraadapter import LoraAdapter
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import SourceConfig
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patio_operator.api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
-from patio_operator.api.loraadapter import LoraAdapter
-from patio_operator.api.owners import controller_uid
+from patio_api.labels import ADAPTER_LOADED, ADAPTER_SERVICE, adapter_label, adapter_labels, owners_of
+from patio_api.loraadapter import LoraAdapter
+from patio_api.owners import controller_uid
 from patio_operator.loraadapters.planner.plan import Condition
 from patio_operator.pods.engine_pod import EnginePod
 

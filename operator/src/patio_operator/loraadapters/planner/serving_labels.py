@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from patio_operator.api.labels import owners_of
+from patio_api.labels import owners_of
 from patio_operator.loraadapters.planner.candidates import Candidate, ObservedPod
 from patio_operator.loraadapters.planner.plan import SetServingLabels
 from patio_protocol.adapters import AdapterState

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import Condition, Order, Rejection

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import TIME_FORMAT, find, next_condition
-from patio_operator.api.events import Event
-from patio_operator.api.labels import adapter_selector
-from patio_operator.api.loraadapter import MAX_INSTANCES, LoraAdapter
+from patio_api.conditions import TIME_FORMAT, find, next_condition
+from patio_api.events import Event
+from patio_api.labels import adapter_selector
+from patio_api.loraadapter import MAX_INSTANCES, LoraAdapter
 from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Placement, count, names
 from patio_operator.loraadapters.planner.selection import is_deleting
 

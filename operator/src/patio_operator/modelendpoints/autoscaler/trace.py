@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from patio_operator.api.bounded_json import read_json
+from patio_api.bounded_json import read_json
 from patio_operator.modelendpoints.autoscaler.observation import (
     DemandReport,
     Gateway,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from patio_operator.api.model_endpoint import ModelEndpoint
+from patio_api.model_endpoint import ModelEndpoint
 from patio_operator.modelendpoints.planner.snapshot import Claim
 
 _NEVER = datetime.max.replace(tzinfo=UTC)

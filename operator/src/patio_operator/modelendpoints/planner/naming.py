@@ -10,8 +10,8 @@ import hashlib
 import json
 from typing import Any
 
-from patio_operator.api.endpoint_labels import ENDPOINT, ENDPOINT_REVISION, TAKES_REQUESTS
-from patio_operator.api.model_endpoint import ModelEndpoint
+from patio_api.endpoint_labels import ENDPOINT, ENDPOINT_REVISION, TAKES_REQUESTS
+from patio_api.model_endpoint import ModelEndpoint
 
 ROUTER = "router"
 """Role of the router before prefill and decode."""

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.api import endpoint_labels
-from patio_operator.api.model_endpoint import EndpointRole, ModelEndpoint
+from patio_api import endpoint_labels
+from patio_api.model_endpoint import EndpointRole, ModelEndpoint
 from patio_operator.modelendpoints.planner import naming
 from patio_operator.modelendpoints.planner.engine_commands import (
     BOOTSTRAP_PORT,

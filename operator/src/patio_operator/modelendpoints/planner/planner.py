@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from patio_operator.api.durations import length_of
+from patio_api.durations import length_of
 from patio_operator.modelendpoints import validation
 from patio_operator.modelendpoints.planner import claims, naming, objects, rollout, workers
 from patio_operator.modelendpoints.planner.plan import Apply, Delete, Plan, Resize

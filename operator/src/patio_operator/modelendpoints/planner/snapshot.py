@@ -12,11 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_object
-from patio_operator.api.conditions import find, time_of
-from patio_operator.api.endpoint_labels import ENDPOINT_REVISION, SHAPE
-from patio_operator.api.model_endpoint import ModelEndpoint
+from patio_api import labels
+from patio_api.bounded_json import read_object
+from patio_api.conditions import find, time_of
+from patio_api.endpoint_labels import ENDPOINT_REVISION, SHAPE
+from patio_api.model_endpoint import ModelEndpoint
 from patio_operator.modelendpoints.demand import UNKNOWN, Demand
 
 _WAITS = "RoleNotReady"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.api.conditions import TIME_FORMAT, next_condition
-from patio_operator.api.model_endpoint import MAX_MODELS, ModelEndpoint, Progress, WorkerCounts
+from patio_api.conditions import TIME_FORMAT, next_condition
+from patio_api.model_endpoint import MAX_MODELS, ModelEndpoint, Progress, WorkerCounts
 from patio_operator.modelendpoints.planner import naming
 from patio_operator.modelendpoints.planner.snapshot import PodState, Snapshot
 from patio_operator.modelendpoints.planner.workers import GroupState, Worker, furthest

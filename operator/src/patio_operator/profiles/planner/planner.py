@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.events import Event
-from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
+from patio_api import labels
+from patio_api.events import Event
+from patio_api.profile import ClusterEngineRuntimeProfile, Rolling
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.snapshot import Snapshot

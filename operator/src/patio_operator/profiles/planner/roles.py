@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from patio_operator.api import rollout_annotations
-from patio_operator.api.rolebasedgroup import Role, RoleBasedGroup
+from patio_api import rollout_annotations
+from patio_api.rolebasedgroup import Role, RoleBasedGroup
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.workloads import Workload

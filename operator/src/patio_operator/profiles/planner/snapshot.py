@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.planner.consumers import ProfilePod
 from patio_operator.profiles.planner.workloads import Workload

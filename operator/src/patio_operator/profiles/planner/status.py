@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from patio_operator.api.conditions import find, next_condition
-from patio_operator.api.events import Event
-from patio_operator.api.profile import ClusterEngineRuntimeProfile, Rolling
+from patio_api.conditions import find, next_condition
+from patio_api.events import Event
+from patio_api.profile import ClusterEngineRuntimeProfile, Rolling
 from patio_operator.pods.profile_use import WorkloadRef
 from patio_operator.profiles.validation import DryRunResult
 

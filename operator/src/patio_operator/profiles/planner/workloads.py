@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patio_operator.api import rollout_annotations
-from patio_operator.api.labels import FIELD_MANAGER
-from patio_operator.api.owners import controller
+from patio_api import rollout_annotations
+from patio_api.labels import FIELD_MANAGER
+from patio_api.owners import controller
 from patio_operator.pods.profile_use import WorkloadRef
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from patio_operator.api.labels import owners_of
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.labels import owners_of
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import (

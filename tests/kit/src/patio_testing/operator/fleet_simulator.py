@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from patio_operator.api.loraadapter import LoraAdapter
+from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (

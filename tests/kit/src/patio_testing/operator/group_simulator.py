@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
+from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups.planner import planner
 from patio_operator.groups.planner.plan import ObjectRef, Plan
 from patio_operator.groups.planner.snapshot import Snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_operator.injection import Injection, Runtime, inject
 from patio_protocol.adapters import LoadRequest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from patio_operator.api.rolebasedgroup import Role, RollingUpdate
+from patio_api.rolebasedgroup import Role, RollingUpdate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from patio.downloads.addresses import in_clear
-from patio_operator.api.source_rules import (
+from patio_api.source_rules import (
     FORMATS,
     IN_CLEAR,
     IN_THE_POD,

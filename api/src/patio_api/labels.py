@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from patio_operator.api.bounded_json import read_object
+from patio_api.bounded_json import read_object
 
 FIELD_MANAGER = "patio-operator"
 """Under which the operator writes objects, so that they show what is its work."""

@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
-from patio_operator.api.bounded_json import size_of
-from patio_operator.api.durations import Duration
-from patio_operator.api.loraadapter import AddressingStyle, PodSelector, SecretRef
-from patio_operator.api.meta import Conditions, Int32, Int64, Model, ObjectMeta, Opaque
-from patio_operator.api.rolebasedgroup import EngineRuntime
-from patio_operator.api.schema import OBJECT_DEFAULT
-from patio_operator.api.source_rules import FORMATS, IN_CLEAR, IN_THE_POD, MAX_URI_BYTES, NOT_IN_CLEAR
+from patio_api.bounded_json import size_of
+from patio_api.durations import Duration
+from patio_api.loraadapter import AddressingStyle, PodSelector, SecretRef
+from patio_api.meta import Conditions, Int32, Int64, Model, ObjectMeta, Opaque
+from patio_api.rolebasedgroup import EngineRuntime
+from patio_api.schema import OBJECT_DEFAULT
+from patio_api.source_rules import FORMATS, IN_CLEAR, IN_THE_POD, MAX_URI_BYTES, NOT_IN_CLEAR
 
 RoleType = Literal["server", "prefill", "decode"]
 StartPhase = Literal["Asleep", "Scheduling", "Pulling", "Downloading", "Loading", "Failing"]

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_gateway.snapshot import StartPhase as GatewayPhase
-from patio_operator.api.crd import NOT_INSTALLED
-from patio_operator.api.model_endpoint import (
+from patio_api.crd import NOT_INSTALLED
+from patio_api.model_endpoint import (
     DEEPEST,
     LARGEST,
     ModelEndpoint,
@@ -18,6 +17,7 @@ from patio_operator.api.model_endpoint import (
     UnreadableEndpoint,
     read,
 )
+from patio_gateway.snapshot import StartPhase as GatewayPhase
 
 METADATA = {"name": "qwen", "namespace": "team"}
 SMALLEST: dict[str, Any] = {"metadata": METADATA, "spec": {"model": {"uri": "hf://Qwen/Qwen3-8B"}}}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from patio_operator.api.meta import Conditions, Int32, Int64, Model, ObjectMeta
+from patio_api.meta import Conditions, Int32, Int64, Model, ObjectMeta
 
 DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 

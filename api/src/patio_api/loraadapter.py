@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
-from patio_operator.api.source_rules import MAX_URI_BYTES, RULES, is_in_clear
+from patio_api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta
+from patio_api.source_rules import MAX_URI_BYTES, RULES, is_in_clear
 from patio_protocol.adapters import AdapterName
 from patio_protocol.engines import TRIAL_PREFIX
 

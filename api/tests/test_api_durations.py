@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from patio_operator.api.durations import length_of
+from patio_api.durations import length_of
 
 
 @pytest.mark.parametrize(

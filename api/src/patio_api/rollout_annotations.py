@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from patio_operator.api import labels
-from patio_operator.api.bounded_json import read_json
+from patio_api import labels
+from patio_api.bounded_json import read_json
 
 RolledRevisions = Mapping[str, str]
 """Revision by profile."""

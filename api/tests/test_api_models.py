@@ -7,18 +7,12 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from groups.planner.test_planner import NOW
 
-from patio_operator.api.loraadapter import InstanceState, LoraAdapter
-from patio_operator.api.profile import ClusterEngineRuntimeProfile
-from patio_operator.api.rolebasedgroup import RoleBasedGroup
-from patio_operator.groups import conversion
-from patio_operator.groups.planner import planner
-from patio_operator.groups.planner.snapshot import Snapshot
+from patio_api.loraadapter import InstanceState, LoraAdapter
+from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_protocol.adapters import AdapterState
 
-PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
-SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
+SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"
 
 METADATA = {
     "name": "sql",
@@ -119,34 +113,3 @@ def samples(kind: str) -> list[Any]:
 def test_upstreams_profiles_can_be_read(path: str, sample: dict[str, Any]) -> None:
     profile = ClusterEngineRuntimeProfile.model_validate(sample)
     assert list(profile.spec.containers) == sample["spec"]["containers"]
-
-
-REFUSED = {
-    "custom-components-ordered-discovery": "annotation rolebasedgroup.workloads.x-k8s.io/port-allocator",
-    "custom-components-pattern": "role 'engine': customComponentsPattern",
-    "scheduling/scheduler-plugins-gang": "annotation rbg.workloads.x-k8s.io/group-gang-scheduling",
-    "scheduling/volcano-gang": "annotation rbg.workloads.x-k8s.io/group-gang-scheduling",
-    "basics/scheduler-plugins-gang": "spec.podGroupPolicy (v1alpha1)",
-    "basics/volcano-gang": "spec.podGroupPolicy (v1alpha1)",
-    "basics/coordination": "spec.coordination (v1alpha1)",
-    "basics/exclusive-topology": "annotation rolebasedgroup.workloads.x-k8s.io/exclusive-topology",
-    "instanceset-with-components": "role 'engine': customComponentsPattern",
-}
-"""What of upstream's samples is not realised, by the end of the file's path, and what is said of it."""
-
-
-@pytest.mark.parametrize(("path", "sample"), samples("RoleBasedGroup"))
-def test_upstreams_groups_are_realised_or_rejected_with_a_reason(path: str, sample: dict[str, Any]) -> None:
-    sample = conversion.convert(sample, conversion.V1ALPHA2)
-    sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
-    plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))
-    assert plan.status is not None
-    (ready,) = plan.status["conditions"]
-    refused = next((message for end, message in REFUSED.items() if path.removesuffix(".yaml").endswith(end)), None)
-    if refused is None:
-        assert ready["reason"] == "RoleNotReady", ready
-        assert any(body["kind"] in ("StatefulSet", "Pod") for body in (*plan.applies, *plan.creates))
-    else:
-        assert ready["reason"] == "Unsupported"
-        assert refused in ready["message"]
-        assert (plan.applies, plan.creates) == ((), ())

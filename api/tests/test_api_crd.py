@@ -10,11 +10,11 @@ import pytest
 import yaml
 from pydantic import Field
 
-from patio_operator.api import crd
-from patio_operator.api.meta import Model, Opaque
-from patio_operator.api.schema import SchemaError, structural
+from patio_api import crd
+from patio_api.meta import Model, Opaque
+from patio_api.schema import SchemaError, structural
 
-CHART = Path(__file__).resolve().parents[3] / "charts" / "patio" / "crds"
+CHART = Path(__file__).resolve().parents[2] / "charts" / "patio" / "crds"
 
 
 def test_charts_crds_are_what_the_models_give() -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from patio_operator.api.meta import Int32, LabelMap, Model, ObjectMeta, Opaque
-from patio_operator.api.rolebasedgroup import (
+from patio_api.meta import Int32, LabelMap, Model, ObjectMeta, Opaque
+from patio_api.rolebasedgroup import (
     MAP_BY_NAME,
     EngineRuntime,
     PodTemplate,
@@ -21,7 +21,7 @@ from patio_operator.api.rolebasedgroup import (
     RolloutStrategy,
     ServicePort,
 )
-from patio_operator.api.schema import OBJECT_DEFAULT
+from patio_api.schema import OBJECT_DEFAULT
 
 _TEMPLATE_OR_REFERENCE: dict[str, Any] = {
     "rule": "!(has(self.template) && has(self.templateRef))",

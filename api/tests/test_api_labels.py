@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patio_operator.api.labels import (
+from patio_api.labels import (
     ADAPTER_NAMES,
     adapter_label,
     adapter_labels,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from patio_operator.api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta, Opaque
-from patio_operator.api.profile import NamedContainers
+from patio_api.meta import Conditions, Int32, Int64, LabelMap, Model, ObjectMeta, Opaque
+from patio_api.profile import NamedContainers
 
 IntOrString = int | str
 

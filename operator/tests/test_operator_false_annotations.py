@@ -1,4 +1,4 @@
-"""JSON of others, at its limits and past them."""
+"""Annotations that others write, at their limits and past them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.api import labels, rollout_annotations
-from patio_operator.api.bounded_json import DEEPEST, LONGEST, read_json, read_object, size_of
+from patio_api import labels, rollout_annotations
 from patio_operator.groups import round_trip
 from patio_operator.groups.planner import restart_state
 from patio_operator.injection.requested_profiles import runtimes_of
@@ -16,39 +15,7 @@ from patio_operator.injection.types import PodRejection
 from patio_operator.pods.injected_pod import decode_pod
 from patio_operator.pods.profile_use import MOST_PROFILES, profiles_in
 
-
-def nested(levels: int) -> str:
-    return "[" * levels + "]" * levels
-
-
-BAD = ["[" * 900, "[" * 100_000, nested(900), nested(100_000), '{"a":' * 5000, "NaN", "9" * 5000, '"\\ud800"', "{", ""]
-
-
-@pytest.mark.parametrize("text", [*BAD, None, 5, b"{}", '{"a": Infinity}', '{"\\udfff": 1}'])
-def test_what_cannot_be_read_is_nothing(text: object) -> None:
-    assert read_json(text) is None
-    assert read_object(text) == {}
-
-
-def test_depth_has_a_limit() -> None:
-    assert read_json(nested(DEEPEST)) is not None
-    assert read_json(nested(DEEPEST + 2)) is None
-
-
-def test_length_has_a_limit() -> None:
-    assert read_json('"' + "a" * (LONGEST - 2) + '"') is not None
-    assert read_json('"' + "a" * (LONGEST - 1) + '"') is None
-    assert read_json("[1]", limit=2) is None
-
-
-def test_value_that_is_no_object_is_an_empty_one() -> None:
-    assert read_object("[]") == {}
-    assert read_object('{"a": "é"}') == {"a": "é"}
-
-
-def test_size_counts_values_up_to_a_depth() -> None:
-    assert size_of({"a": [1, 2], "b": "x"}) == 5
-    assert size_of([[[]]], deepest=1) is None
+BAD = ["[" * 900, "[" * 100_000, "[" * 900 + "]" * 900, '{"a":' * 5000, "NaN", "9" * 5000, '"\\ud800"', "{", ""]
 
 
 def pod(**annotations: str) -> dict[str, Any]:

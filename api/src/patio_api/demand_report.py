@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from patio_operator.api.meta import Int32, Model, ObjectMeta
+from patio_api.meta import Int32, Model, ObjectMeta
 
 MAX_ENDPOINTS = 2_000
 """ModelEndpoints in a report: some 300 KB, of the 1.5 MB that the API server stores of an object."""
