@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
+WRITE_AGAIN_SECONDS = 1.0
+"""Pause before files that could not be written are tried again."""
+
 OLD_FILES = ("endpoints-*.json", "program-*.lua", ".*.new")
 
 
@@ -86,14 +89,21 @@ class Control:
             write_changed(self._folder, resources(Snapshot(), self._listening))
 
     async def publish(self, snapshot: Snapshot) -> None:
-        """Give Envoy a snapshot, wait until it has it, and then give it to the front."""
-        clusters = self._folder / CLUSTERS
-        before = clusters_in(clusters.read_text()) if clusters.exists() else []
-        files = resources(snapshot, self._listening)
-        written = await self._carried_out(keeping(files, before))
-        # No request is on its way to a cluster that no program names.
-        written += await self._carried_out(files)
-        remove_others(self._folder, (file.name for file in files), OLD_FILES)
+        """Give Envoy a snapshot, wait until it has it, and then give it to the front.
+
+        While the folder cannot be written (a full disk), Envoy and the front go on with the snapshot before, and this
+        tries again.
+        """
+        reported = None
+        while True:
+            try:
+                written = await self._written(snapshot)
+                break
+            except OSError as error:
+                if str(error) != reported:
+                    reported = str(error)
+                    log.error("snapshot_not_written error=%s", json.dumps(reported))
+            await asyncio.sleep(WRITE_AGAIN_SECONDS)
         if written:
             log.info(
                 "snapshot_applied files=%d models=%d workers=%d",
@@ -102,6 +112,17 @@ class Control:
                 sum(len(model.workers) for model in snapshot.models),
             )
         self._knowledge.publish(snapshot)
+
+    async def _written(self, snapshot: Snapshot) -> list[str]:
+        """Carry a snapshot to Envoy; return the names of the files that changed. Raise `OSError`."""
+        clusters = self._folder / CLUSTERS
+        before = clusters_in(clusters.read_text()) if clusters.exists() else []
+        files = resources(snapshot, self._listening)
+        written = await self._carried_out(keeping(files, before))
+        # No request is on its way to a cluster that no program names.
+        written += await self._carried_out(files)
+        remove_others(self._folder, (file.name for file in files), OLD_FILES)
+        return written
 
     async def _carried_out(self, files: tuple[File, ...]) -> list[str]:
         written = write_changed(self._folder, files)
