@@ -30,7 +30,9 @@ async def test_command_serves_engines_until_it_is_asked_to_end(folder: Path, tmp
     with engine_double("engine", tmp_path, engine_port, "--model", "tiny") as engine:
         assert engine.wait_until_ready()
         direct = await completion(engine_port, "tiny", stream=True, seed=1)
-        async with gateway_command(folder, port, "--engine", f"http://127.0.0.1:{engine_port}", "--drain", "5") as process:
+        async with gateway_command(
+            folder, port, "--engine", f"http://127.0.0.1:{engine_port}", "--drain", "5"
+        ) as process:
             await line_with(process, "models=1 workers=1")
             answer = await completion(port, "tiny", stream=True, seed=1)
             assert answer.headers["x-patio-pod"] == f"127.0.0.1:{engine_port}"

@@ -1,4 +1,4 @@
-"""`python -m patio_gateway` while engines, Envoy, its file of keys or its disk fail: docs/concepts/gateway-faults.md."""
+"""`python -m patio_gateway` while engines, Envoy, its file of keys or its disk fail: the rows of gateway-faults.md."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from inference_server import CustomServer
 from inference_server.ports import free_port
 from patio_testing.gateway_command import completion, ended, gateway_command, line_with, short_folder
 from patio_testing.local_servers import engine_double
+from patio_testing.model_gateway import until
 
 SLOW = ("--model", "tiny", "--tokens-per-second", "20")
 
@@ -139,14 +140,19 @@ async def test_keys_of_an_unreadable_file_stay_valid(folder: Path, tmp_path: Pat
             write_key(keys, "sk-other-key")
             # It was reported once, though the file is read each second.
             assert "keys_kept" not in await line_with(process, "")
-            await until_status(port, "sk-other-key", 200)
+            await until_valid(port, "sk-other-key")
             assert (await completion(port, "tiny", "sk-first-key")).status_code == 401
 
 
-async def until_status(port: int, key: str, status: int) -> None:
-    async with asyncio.timeout(60):
-        while (await completion(port, "tiny", key)).status_code != status:
-            await asyncio.sleep(0.05)
+async def until_valid(port: int, key: str) -> None:
+    async def is_valid() -> bool:
+        return (await completion(port, "tiny", key)).status_code == 200
+
+    await until(is_valid, f"{key} is valid")
+
+
+def half_written(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.new"))
 
 
 async def test_full_disk_keeps_what_was_written_before(folder: Path, tmp_path: Path) -> None:
@@ -161,10 +167,10 @@ async def test_full_disk_keeps_what_was_written_before(folder: Path, tmp_path: P
             write_key(keys, "sk-other-key")
             await line_with(process, "snapshot_not_written")
             assert [(await completion(port, "tiny", key)).status_code for key in ("sk-first-key", None)] == [200, 401]
-            assert list(folder.glob(".*.new")) == []
+            assert half_written(folder) == []
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
             await line_with(process, "snapshot_applied")
-            await until_status(port, "sk-other-key", 200)
+            await until_valid(port, "sk-other-key")
             assert (await completion(port, "tiny", "sk-first-key")).status_code == 401
 
 
