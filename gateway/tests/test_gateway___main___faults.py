@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,7 +18,8 @@ import pytest
 
 from inference_server import CustomServer
 from inference_server.ports import free_port
-from patio_testing.gateway_command import completion, ended, gateway_command, line_with, short_folder
+from patio_testing.deadline import DEADLINE
+from patio_testing.gateway_command import completion, gateway_command, line_with
 from patio_testing.local_servers import engine_double
 from patio_testing.model_gateway import until
 
@@ -24,8 +28,16 @@ SLOW = ("--model", "tiny", "--tokens-per-second", "20")
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with short_folder() as made:
-        yield made
+    """Return a folder with a short path: the gateway's sockets are in it."""
+    made = Path(tempfile.mkdtemp(prefix="gateway-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    """Wait until a command has ended; return its exit code."""
+    async with asyncio.timeout(DEADLINE):
+        return await process.wait()
 
 
 @contextmanager
@@ -55,7 +67,7 @@ async def stream(port: int, tokens: int) -> AsyncIterator[tuple[httpx.Response, 
     """Ask for a stream; yield the answer and the rest of its lines when the first line has come."""
     body = {"model": "tiny", "prompt": "Say it", "max_tokens": tokens, "stream": True}
     async with (
-        httpx.AsyncClient(timeout=120, trust_env=False) as client,
+        httpx.AsyncClient(timeout=DEADLINE, trust_env=False) as client,
         client.stream("POST", f"http://127.0.0.1:{port}/v1/completions", json=body) as answer,
     ):
         lines = answer.aiter_lines()

@@ -97,13 +97,23 @@ class Control:
         reported = None
         while True:
             try:
-                written = await self._written(snapshot)
-                break
+                await self._publish(snapshot)
+                return
             except OSError as error:
                 if str(error) != reported:
                     reported = str(error)
                     log.error("snapshot_not_written error=%s", json.dumps(reported))
             await asyncio.sleep(WRITE_AGAIN_SECONDS)
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        """Publish a snapshot; raise `OSError`, and then the front has not got it."""
+        clusters = self._folder / CLUSTERS
+        before = clusters_in(clusters.read_text()) if clusters.exists() else []
+        files = resources(snapshot, self._listening)
+        written = await self._carried_out(keeping(files, before))
+        # No request is on its way to a cluster that no program names.
+        written += await self._carried_out(files)
+        remove_others(self._folder, (file.name for file in files), OLD_FILES)
         if written:
             log.info(
                 "snapshot_applied files=%d models=%d workers=%d",
@@ -112,17 +122,6 @@ class Control:
                 sum(len(model.workers) for model in snapshot.models),
             )
         self._knowledge.publish(snapshot)
-
-    async def _written(self, snapshot: Snapshot) -> list[str]:
-        """Carry a snapshot to Envoy; return the names of the files that changed. Raise `OSError`."""
-        clusters = self._folder / CLUSTERS
-        before = clusters_in(clusters.read_text()) if clusters.exists() else []
-        files = resources(snapshot, self._listening)
-        written = await self._carried_out(keeping(files, before))
-        # No request is on its way to a cluster that no program names.
-        written += await self._carried_out(files)
-        remove_others(self._folder, (file.name for file in files), OLD_FILES)
-        return written
 
     async def _carried_out(self, files: tuple[File, ...]) -> list[str]:
         written = write_changed(self._folder, files)
