@@ -30,11 +30,11 @@ from patio_gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-TAKEN_SECONDS = 5.0
-"""How long Envoy may take to read its files."""
-
 WRITE_AGAIN_SECONDS = 1.0
 """Pause before files that could not be written are tried again."""
+
+TAKEN_SECONDS = 5.0
+"""How long Envoy may take to read its files."""
 
 OLD_FILES = ("endpoints-*.json", "program-*.lua", ".*.new")
 
