@@ -18,6 +18,7 @@ import pytest
 
 from inference_server import CustomServer
 from inference_server.ports import free_port
+from patio_gateway.__main__ import _clients
 from patio_testing.deadline import DEADLINE
 from patio_testing.gateway_command import completion, gateway_command, line_with
 from patio_testing.local_servers import engine_double
@@ -149,10 +150,20 @@ async def test_keys_of_an_unreadable_file_stay_valid(folder: Path, tmp_path: Pat
             assert "sk-first-key" not in await line_with(process, "keys_kept")
             assert [(await completion(port, "tiny", key)).status_code for key in ("sk-first-key", None)] == [200, 401]
             write_key(keys, "sk-other-key")
-            # It was reported once, though the file is read each second.
-            assert "keys_kept" not in await line_with(process, "")
             await until_valid(port, "sk-other-key")
             assert (await completion(port, "tiny", "sk-first-key")).status_code == 401
+
+
+def test_file_of_keys_that_stays_unreadable_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = tmp_path / "keys.yaml"
+    write_key(keys, "sk-first-key")
+    read = _clients(keys)
+    for times in (1, 2):
+        keys.write_text("- 2024-13-01")
+        assert [read(), read(), read()] == [read()] * 3
+        assert caplog.text.count("keys_kept") == times
+        write_key(keys, "sk-first-key")
+        read()
 
 
 async def until_valid(port: int, key: str) -> None:
