@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from patio_operator.profiles import validation
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.sources import read_config
 from patio_testing.kube import Kube, until
+from patio_testing.manifests import manifests
 from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
@@ -32,7 +32,7 @@ def test_example_is_accepted(kube: Kube, namespace: str, example: Path) -> None:
 
 @pytest.mark.parametrize("document", ["docs/index.md", "docs/concepts/loraadapter.md"])
 def test_adapters_that_the_documents_show_are_accepted(kube: Kube, namespace: str, document: str) -> None:
-    shown = [block for block in yaml_blocks(ROOT / document) if block.get("kind") == "LoraAdapter"]
+    shown = manifests(ROOT / document, "LoraAdapter")
     assert shown
     for adapter in shown:
         adapter["metadata"]["namespace"] = namespace
@@ -134,9 +134,3 @@ def sidecar_of(kube: Kube, namespace: str, example: str) -> dict[str, Any]:
     (sidecar,) = answer.json()["spec"]["initContainers"]
     found: dict[str, Any] = sidecar
     return found
-
-
-def yaml_blocks(document: Path) -> list[dict[str, Any]]:
-    """Return the objects in a document's YAML blocks."""
-    blocks = re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL)
-    return [document for block in blocks for document in yaml.safe_load_all(block) if isinstance(document, dict)]

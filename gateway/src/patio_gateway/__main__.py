@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import sys
@@ -154,13 +155,17 @@ def _clients(path: Path | None) -> Callable[[], tuple[Client, ...] | None]:
     if path is None:
         return lambda: None
     last = read_key_file(path)
+    reported: str | None = None
 
     def read() -> tuple[Client, ...]:
-        nonlocal last
+        nonlocal last, reported
         try:
             last = read_key_file(path)
+            reported = None
         except KeyFileError as error:
-            log.error("keys_kept error=%s", error)
+            if str(error) != reported:
+                reported = str(error)
+                log.error("keys_kept error=%s", json.dumps(reported))
         return last
 
     return read

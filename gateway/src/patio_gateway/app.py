@@ -30,6 +30,9 @@ from patio_gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
+WRITE_AGAIN_SECONDS = 1.0
+"""Pause before files that could not be written are tried again."""
+
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
@@ -86,7 +89,24 @@ class Control:
             write_changed(self._folder, resources(Snapshot(), self._listening))
 
     async def publish(self, snapshot: Snapshot) -> None:
-        """Give Envoy a snapshot, wait until it has it, and then give it to the front."""
+        """Give Envoy a snapshot, wait until it has it, and then give it to the front.
+
+        While the folder cannot be written (a full disk), Envoy and the front go on with the snapshot before, and this
+        tries again.
+        """
+        reported = None
+        while True:
+            try:
+                await self._publish(snapshot)
+                return
+            except OSError as error:
+                if str(error) != reported:
+                    reported = str(error)
+                    log.error("snapshot_not_written error=%s", json.dumps(reported))
+            await asyncio.sleep(WRITE_AGAIN_SECONDS)
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        """Publish a snapshot; raise `OSError`, and then the front has not got it."""
         clusters = self._folder / CLUSTERS
         before = clusters_in(clusters.read_text()) if clusters.exists() else []
         files = resources(snapshot, self._listening)

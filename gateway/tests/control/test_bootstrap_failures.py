@@ -76,6 +76,27 @@ async def test_stream_of_a_pod_that_dies_is_broken_off() -> None:
     assert received == b"data: 1\n\n"
 
 
+@pytest.mark.parametrize("first_byte", [False, True])
+async def test_stalled_pod_is_given_up_after_its_time(first_byte: bool) -> None:
+    async def stalls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if first_byte:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            writer.write(b"9\r\ndata: 1\n\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(stalls, "127.0.0.1", 0) as stalled:
+        address: Address = ("127.0.0.1", stalled.sockets[0].getsockname()[1])
+        async with running_gateway(of_workers(address), most_silent_seconds=1) as gateway:
+            if first_byte:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await gateway.ask(COMPLETIONS, {"model": "m"})
+                return
+            answer = await gateway.ask(COMPLETIONS, {"model": "m"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+
+
 async def test_pods_that_all_fail_are_503_in_openais_shape() -> None:
     async with running_gateway(of_workers(("127.0.0.1", 9))) as gateway:
         for _ in range(3):

@@ -125,7 +125,7 @@ async def test_end_of_an_envoy_that_was_taken_over_is_noticed() -> None:
         await second.start(bootstrap(gateway.listening), gateway.listening.listen)
         watching = asyncio.create_task(second.watch())
         gateway.envoy.signal(signal.SIGKILL)
-        with pytest.raises(EnvoyFailedError, match="ran before"):
+        with pytest.raises(EnvoyFailedError, match="was running already"):
             await asyncio.wait_for(watching, 60)
 
 

@@ -105,6 +105,33 @@ async def test_gateway_that_stops_answers_what_waits() -> None:
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}
 
 
+async def test_full_queue_is_429_and_says_when_to_come_back() -> None:
+    small = dataclasses.replace(ASLEEP, queue=QueueLimits(max=1), start=Start(StartPhase.LOADING))
+    async with running_gateway(snapshot(small), make_front=build) as gateway:
+        waiting = asyncio.create_task(gateway.client.post(CHAT, json=HELLO, headers=KEY))
+        await held(gateway, 1)
+        answer = await gateway.client.post(CHAT, json=HELLO, headers=KEY)
+        waiting.cancel()
+    assert (answer.status_code, error_code(answer)) == (429, "queue_full")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_killed_front_leaves_models_with_workers_alone() -> None:
+    engine = Recorder(streamed)
+    async with serving(engine.app()) as address:
+        ready = dataclasses.replace(ASLEEP, workers=(Worker("m-0", address),))
+        async with running_gateway(snapshot(ready), make_front=build) as gateway:
+            socket = gateway.listening.front_socket
+            with front_in_its_own_process(socket) as process:
+                await until(lambda: os.path.exists(socket), "the front in a process of its own serves")
+                process.kill()
+                process.wait()
+                answers = [await gateway.client.post(CHAT, json=HELLO, headers=KEY) for _ in range(5)]
+                unknown = await gateway.client.post(CHAT, json=HELLO | {"model": "nobody"}, headers=KEY)
+    assert {(answer.status_code, answer.headers["x-patio-pod"]) for answer in answers} == {(200, "m-0")}
+    assert (unknown.status_code, error_code(unknown)) == (503, "worker_unreachable")
+
+
 async def test_front_that_is_killed_ends_the_waits() -> None:
     async with running_gateway(snapshot(ASLEEP), make_front=build) as gateway:
         socket = gateway.listening.front_socket

@@ -73,6 +73,8 @@ class Listening:
     """Connections of clients at a time."""
     most_heap: int = 2 * 1024**3
     """Bytes of Envoy's memory above which it answers new requests 503: bodies are held until a pod has them."""
+    most_silent_seconds: int = 3600
+    """How long no byte may come or go before Envoy ends a request: generations may be silent for long."""
     most_own_groups: int = 40
     """ModelEndpoints that have clusters of their own; where there are more, they share some."""
 
@@ -188,8 +190,7 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
         "normalize_path": True,
         "merge_slashes": True,
         "server_header_transformation": "PASS_THROUGH",
-        # Generations may be silent for long before their first byte.
-        "stream_idle_timeout": "3600s",
+        "stream_idle_timeout": f"{listening.most_silent_seconds}s",
         "request_headers_timeout": "10s",
         "request_timeout": "300s",
         "common_http_protocol_options": {"idle_timeout": "900s", "headers_with_underscores_action": "REJECT_REQUEST"},

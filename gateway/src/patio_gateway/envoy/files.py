@@ -41,9 +41,14 @@ def write_changed(folder: Path, files: Iterable[Text]) -> list[str]:
         temporary = folder / f".{file.name}.new"
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        temporary.replace(path)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            temporary.replace(path)
+        except OSError:
+            # Half of a file takes room on a disk that has none.
+            temporary.unlink(missing_ok=True)
+            raise
         written.append(file.name)
     return written
 

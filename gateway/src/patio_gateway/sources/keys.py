@@ -43,6 +43,10 @@ class _Entry(BaseModel):
     priority: int = 0
 
 
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
+"""What PyYAML 6.0 raises for text that it cannot read: `2024-13-01` (ValueError), `!!bool x` (KeyError), `!!timestamp
+x` (AttributeError)."""
+
 _ENTRIES = TypeAdapter(Annotated[list[_Entry], Field(max_length=MOST_KEYS)])
 
 
@@ -72,9 +76,11 @@ def read_key_file(path: Path) -> tuple[Client, ...]:
 def parse_keys(data: bytes, source: str) -> tuple[Client, ...]:
     """Return who has a key by this text; raise `KeyFileError`, which names `source`."""
     try:
-        entries = _ENTRIES.validate_python(yaml.safe_load(data))
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError):
+        found = yaml.safe_load(data)
+    except _NOT_YAML:
         raise KeyFileError(f"{source} is not YAML.") from None
+    try:
+        entries = _ENTRIES.validate_python(found)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
