@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Protocol
 import uvicorn
 
 from patio_gateway.control.bootstrap import Listening, bootstrap
+from patio_gateway.control.metrics import DEMAND, traffic_in
 from patio_gateway.control.resources import CLUSTERS, File, clusters_in, keeping, resources
+from patio_gateway.demand_reports.report import Traffic, Waiting
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
+LAST_REPORT_SECONDS = 2.0
+"""How long the last report of the demand may take."""
+
 OLD_FILES = ("endpoints-*.json", "program-*.lua", ".*.new")
 
 
@@ -43,20 +48,33 @@ class Source(Protocol):
         """Publish snapshots, for ever."""
 
 
+class Reporter(Protocol):
+    """Reports the demand."""
+
+    async def run(self, demands: Demands) -> None:
+        """Report, for ever."""
+
+    async def finish(self, demands: Demands) -> None:
+        """Report for the last time, when Envoy has ended."""
+
+
 class Knowledge:
     """What the front knows: the newest snapshot that Envoy has."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self.ready = False
+        """Whether a source has published a snapshot, and Envoy has taken it."""
         self._listeners: list[Callable[[Snapshot], None]] = []
 
     def subscribe(self, listener: Callable[[Snapshot], None]) -> None:
         """Call `listener` with each new snapshot."""
         self._listeners.append(listener)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Take a new snapshot."""
+    def publish(self, snapshot: Snapshot, taken: bool = True) -> None:
+        """Take a new snapshot, and whether Envoy has taken it."""
         self.snapshot = snapshot
+        self.ready = self.ready or taken
         for listener in self._listeners:
             listener(snapshot)
 
@@ -90,9 +108,10 @@ class Control:
         clusters = self._folder / CLUSTERS
         before = clusters_in(clusters.read_text()) if clusters.exists() else []
         files = resources(snapshot, self._listening)
-        written = await self._carried_out(keeping(files, before))
+        written, late = await self._carried_out(keeping(files, before))
         # No request is on its way to a cluster that no program names.
-        written += await self._carried_out(files)
+        more, later = await self._carried_out(files)
+        written += more
         remove_others(self._folder, (file.name for file in files), OLD_FILES)
         if written:
             log.info(
@@ -101,9 +120,10 @@ class Control:
                 len(snapshot.models),
                 sum(len(model.workers) for model in snapshot.models),
             )
-        self._knowledge.publish(snapshot)
+        self._knowledge.publish(snapshot, taken=not (late or later))
 
-    async def _carried_out(self, files: tuple[File, ...]) -> list[str]:
+    async def _carried_out(self, files: tuple[File, ...]) -> tuple[list[str], list[str]]:
+        """Write the files that changed; return their names, and who has not taken them."""
         written = write_changed(self._folder, files)
         try:
             late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if written else []
@@ -111,11 +131,47 @@ class Control:
             late = [str(error)]
         if late:
             log.error("envoy_refused readers=%s", json.dumps(late[:20]))
-        return written
+        return written, late
 
 
-async def run(settings: Settings, source: Source) -> None:
+class Demands:
+    """The demand for models, from the front and from Envoy."""
+
+    def __init__(self, front: FrontApp, admin: Admin, knowledge: Knowledge) -> None:
+        self._front = front
+        self._admin = admin
+        self._knowledge = knowledge
+        self._version = -1
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until more or less is held than at the last call, or for some seconds."""
+        await self._front.demand_changed(self._version, seconds)
+        self._version = self._front.demand_version
+
+    def waiting(self) -> Mapping[str, Waiting]:
+        """Return what the front knows, by ModelEndpoint."""
+        return {each.endpoint: Waiting(each.held, each.last_activity) for each in self._front.demand()}
+
+    async def traffic(self) -> Traffic | None:
+        """Return what Envoy counts; None: it does not answer."""
+        try:
+            return Traffic(*traffic_in(await self._admin.prometheus(DEMAND)))
+        except AdminError as error:
+            log.warning("demand_unknown error=%s", json.dumps(str(error)))
+            return None
+
+    def endpoints(self) -> Iterable[str]:
+        """Return the ModelEndpoints that exist."""
+        return [model.endpoint for model in self._knowledge.snapshot.models]
+
+
+async def run(settings: Settings, source: Source, reporter: Reporter | None = None) -> None:
     """Run the gateway until SIGTERM or SIGINT.
+
+    Args:
+        settings: what a person set.
+        source: where snapshots come from.
+        reporter: who tells the demand; None: nobody reads it.
 
     Raises:
         EnvoyFailedError: Envoy did not start, or ended by itself.
@@ -136,17 +192,33 @@ async def run(settings: Settings, source: Source) -> None:
         front_app = build(knowledge, limits=Limits(most_body=settings.listening.most_body))
         front = _front_server(front_app, settings.listening.front_socket)
         serving = asyncio.create_task(front.serve())
+        demands = Demands(front_app, admin, knowledge)
+        reporting: asyncio.Task[None] | None = None
         try:
             await envoy.start(bootstrap(settings.listening), settings.listening.listen)
             host, port = settings.listening.listen
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
+            if reporter is not None:
+                reporting = asyncio.create_task(reporter.run(demands))
             await _until(stop, source.run(control.publish), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
             front_app.stop_holding()
             await envoy.stop(settings.drain_seconds)
+            if reporter is not None and reporting is not None:
+                await _last_report(reporter, reporting, demands)
             front.should_exit = True
             await serving
+
+
+async def _last_report(reporter: Reporter, reporting: asyncio.Task[None], demands: Demands) -> None:
+    reporting.cancel()
+    await asyncio.gather(reporting, return_exceptions=True)
+    try:
+        async with asyncio.timeout(LAST_REPORT_SECONDS):
+            await reporter.finish(demands)
+    except TimeoutError:
+        log.warning("last_report_late seconds=%.0f", LAST_REPORT_SECONDS)
 
 
 async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
