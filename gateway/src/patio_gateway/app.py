@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
+READY_SECONDS = 0.05
+"""Between two looks whether the models are known."""
+
 LAST_REPORT_SECONDS = 2.0
 """How long the last report of the demand may take."""
 
@@ -199,21 +202,29 @@ async def run(settings: Settings, source: Source, reporter: Reporter | None = No
             host, port = settings.listening.listen
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
             if reporter is not None:
-                reporting = asyncio.create_task(reporter.run(demands))
+                reporting = asyncio.create_task(_report(reporter, demands, knowledge))
             await _until(stop, source.run(control.publish), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
             front_app.stop_holding()
             await envoy.stop(settings.drain_seconds)
             if reporter is not None and reporting is not None:
-                await _last_report(reporter, reporting, demands)
+                reporting.cancel()
+                await asyncio.gather(reporting, return_exceptions=True)
+                if knowledge.ready:
+                    await _last_report(reporter, demands)
             front.should_exit = True
             await serving
 
 
-async def _last_report(reporter: Reporter, reporting: asyncio.Task[None], demands: Demands) -> None:
-    reporting.cancel()
-    await asyncio.gather(reporting, return_exceptions=True)
+async def _report(reporter: Reporter, demands: Demands, knowledge: Knowledge) -> None:
+    """Report once it is known which models there are: before that, an empty report would be a false one."""
+    while not knowledge.ready:
+        await asyncio.sleep(READY_SECONDS)
+    await reporter.run(demands)
+
+
+async def _last_report(reporter: Reporter, demands: Demands) -> None:
     try:
         async with asyncio.timeout(LAST_REPORT_SECONDS):
             await reporter.finish(demands)
@@ -228,11 +239,19 @@ async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            if (error := task.exception()) is not None:
+                raise _cause(error)
     finally:
         for task in [*tasks, stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what a group of tasks failed by."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class SignalFreeServer(uvicorn.Server):

@@ -8,8 +8,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,8 @@ class Running:
     api: MemoryApi
     port: int
     process: asyncio.subprocess.Process
+    end_api: Callable[[], Awaitable[None]]
+    """Ends the API server."""
 
     async def status(self, path: str) -> int:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -108,12 +110,12 @@ class Running:
 async def running(api: MemoryApi, folder: Path, *words: str, port: int | None = None) -> AsyncIterator[Running]:
     """Run the gateway at an API server."""
     port = port or free_port()
-    async with serving(api) as address:
+    async with AsyncExitStack() as stack:
         kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(json.dumps(kubeconfig_for(address)))
+        kubeconfig.write_text(json.dumps(kubeconfig_for(await stack.enter_async_context(serving(api)))))
         variables = OWN | {"KUBECONFIG": str(kubeconfig)}
         async with gateway_command(folder, port, "--kubernetes", *words, variables=variables) as process:
-            yield Running(api, port, process)
+            yield Running(api, port, process, stack.aclose)
 
 
 def kubeconfig_for(address: str) -> Object:
@@ -255,14 +257,12 @@ async def test_gateway_goes_on_without_api_server_and_control(folder: Path, engi
     api.put(pods_path(), pod(0, engine_ports))
     async with running(api, folder, OPEN, port=port) as gateway:
         await gateway.ready()
-        api.refused = dict.fromkeys((f"{PATIO}/modelendpoints", "/api/v1/pods", REPORT), 503)
-        api.end()
-        await line_with(gateway.process, "watch of")
+        await gateway.end_api()
+        await line_with(gateway.process, "demand_report_not_written")
         assert (await completion(port, "m")).status_code == 200
         gateway.process.kill()
         await gateway.process.wait()
         assert (await completion(port, "m")).status_code == 200
-        api.refused = {}
         async with running(api, folder, OPEN, port=port) as second:
             await line_with(second.process, "envoy_adopted")
             assert (await completion(port, "m")).status_code == 200
