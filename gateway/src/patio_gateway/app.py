@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
-READY_SECONDS = 0.05
-"""Between two looks whether the models are known."""
-
 LAST_REPORT_SECONDS = 2.0
 """How long the last report of the demand may take."""
 
@@ -66,9 +63,17 @@ class Knowledge:
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
-        self.ready = False
-        """Whether a source has published a snapshot, and Envoy has taken it."""
+        self._ready = asyncio.Event()
         self._listeners: list[Callable[[Snapshot], None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether a source has published a snapshot, and Envoy has taken it."""
+        return self._ready.is_set()
+
+    async def wait_until_ready(self) -> None:
+        """Return once it is."""
+        await self._ready.wait()
 
     def subscribe(self, listener: Callable[[Snapshot], None]) -> None:
         """Call `listener` with each new snapshot."""
@@ -77,7 +82,8 @@ class Knowledge:
     def publish(self, snapshot: Snapshot, taken: bool = True) -> None:
         """Take a new snapshot, and whether Envoy has taken it."""
         self.snapshot = snapshot
-        self.ready = self.ready or taken
+        if taken:
+            self._ready.set()
         for listener in self._listeners:
             listener(snapshot)
 
@@ -219,8 +225,7 @@ async def run(settings: Settings, source: Source, reporter: Reporter | None = No
 
 async def _report(reporter: Reporter, demands: Demands, knowledge: Knowledge) -> None:
     """Report once it is known which models there are: before that, an empty report would be a false one."""
-    while not knowledge.ready:
-        await asyncio.sleep(READY_SECONDS)
+    await knowledge.wait_until_ready()
     await reporter.run(demands)
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -34,7 +33,7 @@ from patio_gateway.front.forwarding import Forwarder, WorkersFailedError, rename
 from patio_gateway.front.holder import Asking, Clock, Holder, Outcome
 from patio_gateway.front.knowledge import Knowledge
 from patio_gateway.front.metrics import Metrics
-from patio_gateway.front.overview import Decision, overview
+from patio_gateway.front.overview import overview
 from patio_gateway.front.page import PAGE_HEADERS, asset
 from patio_gateway.front.queue.queues import Bounds
 from patio_gateway.front.rounds import MOST_ROUNDS, Round, Rounds
@@ -72,7 +71,6 @@ def build(
     *,
     clock: Clock | None = None,
     limits: Limits | None = None,
-    decisions: Callable[[], Mapping[str, Decision]] = dict,
     client: httpx.AsyncClient | None = None,
 ) -> FrontApp:
     """Return the front.
@@ -81,7 +79,6 @@ def build(
         knowledge: the newest snapshot that Envoy has.
         clock: by default the machine's.
         limits: what the front takes.
-        decisions: the last scaling decisions, by ModelEndpoint.
         client: for requests to workers of fallbacks; the caller closes it. By default the front makes one.
 
     """
@@ -108,7 +105,7 @@ def build(
         routes=[
             *(Route(path, front.ready if path == READINESS else front.healthy) for path in PROBES),
             *(Route(path, front.page) for path in PAGE),
-            Route("/overview", partial(front.overview, decisions)),
+            Route("/overview", front.overview),
             Route("/demand", front.demand),
             Route("/metrics", front.metrics),
             *(Route(f"/{version}/models", front.models) for version in ("v1", "v2")),
@@ -157,13 +154,13 @@ class Front:
         content, media_type = asset(request.url.path)
         return Response(content, media_type=media_type, headers=PAGE_HEADERS)
 
-    async def overview(self, decisions: Callable[[], Mapping[str, Decision]], request: Request) -> Response:
+    async def overview(self, request: Request) -> Response:
         """Say what the page shows, to a client with a key."""
         client = request.headers.get("x-patio-client")
         snapshot = self._knowledge.snapshot
         if snapshot.closed and client is None:
             return _response(answers.key_needed())
-        content = overview(visible(snapshot, client), self._holder.demand(), decisions(), client)
+        content = overview(visible(snapshot, client), self._holder.demand(), client)
         return JSONResponse(content, headers={"cache-control": "no-store"})
 
     async def demand(self, request: Request) -> Response:

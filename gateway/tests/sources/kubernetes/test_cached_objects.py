@@ -8,7 +8,7 @@ import pytest
 
 from patio_api.endpoint_labels import TAKES_REQUESTS
 from patio_api.labels import adapter_labels
-from patio_gateway.snapshot import QueueLimits, Routing, Start, StartPhase
+from patio_gateway.snapshot import Decision, QueueLimits, Routing, Start, StartPhase
 from patio_gateway.sources.kubernetes.cached_objects import (
     LONGEST_LABELS,
     LONGEST_MESSAGE,
@@ -63,6 +63,13 @@ def test_progress_of_a_start_is_the_phase_that_clients_read() -> None:
     assert (start.phase, start.percent) == (StartPhase.DOWNLOADING, 34)
     assert start.message.startswith("34 % of the model x")
     assert len(start.message) == LONGEST_MESSAGE
+
+
+def test_last_change_of_workers_is_kept_for_people() -> None:
+    last = {"at": "2026-11-27T10:00:00Z", "from": 0, "to": 2, "reason": "2 requests wait."}
+    assert endpoint(status={"lastDecision": last}).model.last_decision == Decision(
+        1795773600.0, 0, 2, "2 requests wait."
+    )
 
 
 def test_status_that_no_request_needs_changes_nothing() -> None:

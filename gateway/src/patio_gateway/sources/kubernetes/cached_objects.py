@@ -19,7 +19,7 @@ from patio_api.endpoint_labels import ENDPOINT, REQUEST_CONTAINERS, REQUEST_PORT
 from patio_api.labels import ADAPTER_LOADED, ADAPTER_PREFIX, adapter_label, owners_shown
 from patio_api.loraadapter import LoraAdapter
 from patio_api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
-from patio_gateway.snapshot import Address, Model, QueueLimits, Routing, Start, StartPhase
+from patio_gateway.snapshot import Address, Decision, Model, QueueLimits, Routing, Start, StartPhase
 from patio_kube.pods import is_leaving, is_ready
 
 LONGEST_LABELS = 262_144
@@ -113,6 +113,7 @@ def decode_endpoint(body: Mapping[str, Any]) -> CachedEndpoint | None:
             public=spec.access.public,
             owner=spec.access.owner,
             created=int(created.timestamp()) if created is not None else 0,
+            last_decision=_decision(endpoint),
         ),
         adapter_labels=None if spec.adapters is None else frozenset(spec.adapters.selector.match_labels.items()),
         fallbacks=spec.routing.fallbacks,
@@ -127,6 +128,11 @@ def _start(endpoint: ModelEndpoint) -> Start:
     if len(message) > LONGEST_MESSAGE:
         message = message[: LONGEST_MESSAGE - 1] + "…"
     return Start(StartPhase(progress.phase), progress.percent, message)
+
+
+def _decision(endpoint: ModelEndpoint) -> Decision | None:
+    last = endpoint.status.last_decision
+    return None if last is None else Decision(last.at.timestamp(), last.from_, last.to, last.reason)
 
 
 def decode_adapter(body: Mapping[str, Any]) -> CachedAdapter | None:
