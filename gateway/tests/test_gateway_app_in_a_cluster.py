@@ -84,6 +84,7 @@ class Running:
 
     async def ready(self) -> None:
         async def is_ready() -> bool:
+            assert self.process.returncode is None, await self.process.communicate()
             return await self.status("/readyz") == 200
 
         await until(is_ready, "the gateway is ready")

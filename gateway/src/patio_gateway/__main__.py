@@ -15,13 +15,11 @@ from pathlib import Path
 from patio_gateway.app import Settings, run
 from patio_gateway.control.bootstrap import Listening
 from patio_gateway.control.groups import most_own_groups
-from patio_gateway.demand_reports.writer import Pod, reporting
 from patio_gateway.envoy.process import EnvoyFailedError
 from patio_gateway.envoy.program import EnvoyMissingError, find_envoy
 from patio_gateway.snapshot import Client
 from patio_gateway.sources.keys import KeyFileError, read_key_file
-from patio_gateway.sources.kubernetes.options import Cluster, cluster_of
-from patio_gateway.sources.kubernetes.source import KEYS_LABEL, NoClusterError, connected
+from patio_gateway.sources.kubernetes.options import KEYS_LABEL, Cluster, NoClusterError, cluster_of
 from patio_gateway.sources.static import Engine, EngineUrlError, StaticSource, parse_engine
 
 log = logging.getLogger(__name__)
@@ -130,6 +128,10 @@ def _cluster(arguments: argparse.Namespace) -> Cluster | None:
 
 
 async def _serve_cluster(settings: Settings, cluster: Cluster) -> None:
+    # The client of Kubernetes takes a second and 25 MB, which engines at URLs do not need.
+    from patio_gateway.demand_reports.writer import Pod, reporting
+    from patio_gateway.sources.kubernetes.source import connected
+
     async with (
         connected(cluster.namespaces, cluster.namespace if cluster.closed else None) as source,
         reporting(Pod(cluster.namespace, cluster.pod)) as reporter,

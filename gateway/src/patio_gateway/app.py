@@ -8,6 +8,7 @@ program is asked to end, after the requests that are on their way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -37,6 +38,9 @@ TAKEN_SECONDS = 5.0
 
 LAST_REPORT_SECONDS = 2.0
 """How long the last report of the demand may take."""
+
+LATE_SECONDS = 1.0
+"""Between two looks whether Envoy has taken the first snapshot after all."""
 
 OLD_FILES = ("endpoints-*.json", "program-*.lua", ".*.new")
 
@@ -106,6 +110,7 @@ class Control:
         self._folder = Path(listening.folder)
         self._admin = admin
         self._knowledge = knowledge
+        self._files: tuple[File, ...] = ()
 
     def prepare(self) -> None:
         """Write the files of a gateway that knows nothing, where there are none: Envoy does not start without."""
@@ -116,7 +121,7 @@ class Control:
         """Give Envoy a snapshot, wait until it has it, and then give it to the front."""
         clusters = self._folder / CLUSTERS
         before = clusters_in(clusters.read_text()) if clusters.exists() else []
-        files = resources(snapshot, self._listening)
+        self._files = files = resources(snapshot, self._listening)
         written, late = await self._carried_out(keeping(files, before))
         # No request is on its way to a cluster that no program names.
         more, later = await self._carried_out(files)
@@ -131,11 +136,21 @@ class Control:
             )
         self._knowledge.publish(snapshot, taken=not (late or later))
 
+    async def watch(self) -> None:
+        """Have the gateway ready once Envoy has taken a snapshot, however late that is; never return."""
+        while not self._knowledge.ready:
+            await asyncio.sleep(LATE_SECONDS)
+            with contextlib.suppress(AdminError):
+                if self._files and not await self._admin.missing(self._files):
+                    self._knowledge.publish(self._knowledge.snapshot)
+        await asyncio.Event().wait()
+
     async def _carried_out(self, files: tuple[File, ...]) -> tuple[list[str], list[str]]:
         """Write the files that changed; return their names, and who has not taken them."""
         written = write_changed(self._folder, files)
         try:
-            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if written else []
+            is_open = bool(written) or not self._knowledge.ready
+            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if is_open else []
         except AdminError as error:
             late = [str(error)]
         if late:
@@ -209,7 +224,7 @@ async def run(settings: Settings, source: Source, reporter: Reporter | None = No
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
             if reporter is not None:
                 reporting = asyncio.create_task(_report(reporter, demands, knowledge))
-            await _until(stop, source.run(control.publish), envoy.watch())
+            await _until(stop, source.run(control.publish), control.watch(), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
             front_app.stop_holding()

@@ -14,7 +14,8 @@ from kubernetes.aio import client
 
 from patio_gateway.snapshot import Snapshot
 from patio_gateway.sources.kubernetes import source
-from patio_gateway.sources.kubernetes.source import MANAGER, KubernetesSource, NoClusterError
+from patio_gateway.sources.kubernetes.options import NoClusterError
+from patio_gateway.sources.kubernetes.source import MANAGER, KubernetesSource
 from patio_kube.client import KubeClient
 from patio_testing.model_objects import (
     LATER,

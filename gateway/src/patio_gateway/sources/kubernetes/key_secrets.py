@@ -7,7 +7,6 @@ label, has none. No sentence from here has a key in it.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +53,7 @@ def decode_key_secret(body: Mapping[str, Any]) -> KeySecret | None:
         try:
             data = base64.b64decode(text or "", validate=True)
             found += parse_keys(data, f"Secret {secret.name}, entry {entry}")
-        except binascii.Error:
+        except ValueError:
             return _broken(secret, f"Secret {secret.name}, entry {entry}, is no base64.")
         except KeyFileError as error:
             return _broken(secret, str(error))

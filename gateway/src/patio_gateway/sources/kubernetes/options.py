@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from patio_api.endpoint_labels import GATEWAY_KEYS
 from patio_api.object_names import is_object_name
+
+KEYS_LABEL = f"{GATEWAY_KEYS}=true"
+"""Label selector of the Secrets with keys."""
+
+
+class NoClusterError(Exception):
+    """It is not known where the API server is. The text says why."""
 
 
 @dataclass(frozen=True)

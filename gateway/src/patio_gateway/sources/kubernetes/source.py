@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from patio_api.endpoint_labels import ENDPOINT, GATEWAY_KEYS, TAKES_REQUESTS
+from patio_api.endpoint_labels import ENDPOINT, TAKES_REQUESTS
 from patio_gateway.snapshot import Client, Snapshot
 from patio_gateway.sources.kubernetes.assembly import NameTaken, assemble
 from patio_gateway.sources.kubernetes.cached_objects import decode_adapter, decode_endpoint, decode_pod
 from patio_gateway.sources.kubernetes.key_secrets import Clients, clients_of, decode_key_secret
+from patio_gateway.sources.kubernetes.options import KEYS_LABEL, NoClusterError
 from patio_kube.client import ApiError, KubeClient, Scope
 from patio_kube.informer import Informer
 from patio_kube.pending_events import PendingEvents
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 MANAGER: Final = "patio-gateway"
 """Under which the gateway writes objects."""
-
-KEYS_LABEL: Final = f"{GATEWAY_KEYS}=true"
-"""Label selector of the Secrets with keys."""
 
 LOOK_SECONDS: Final = 0.05
 """Between two looks whether the informers have listed everything."""
@@ -48,10 +46,6 @@ MOST_SAID: Final = 10
 KINDS: Final = {kind.kind: kind for kind in (MODEL_ENDPOINT, LORA_ADAPTER)}
 
 T = TypeVar("T")
-
-
-class NoClusterError(Exception):
-    """It is not known where the API server is."""
 
 
 class KubernetesSource:
