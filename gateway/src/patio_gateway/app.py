@@ -149,8 +149,8 @@ class Control:
         """Write the files that changed; return their names, and who has not taken them."""
         written = write_changed(self._folder, files)
         try:
-            is_open = bool(written) or not self._knowledge.ready
-            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if is_open else []
+            must_ask = bool(written) or not self._knowledge.ready
+            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if must_ask else []
         except AdminError as error:
             late = [str(error)]
         if late:
