@@ -48,7 +48,7 @@ def named(endpoint: str, name: str, **fields: Any) -> Object:
     return model_endpoint(own, namespace=namespace, model={"uri": "a/b", "name": name}, **fields)
 
 
-def test_nothing_is_an_empty_snapshot_that_says_whether_keys_are_needed() -> None:
+def test_empty_snapshot_says_whether_keys_are_needed() -> None:
     assert assembled([]).snapshot == Snapshot(closed=False)
     client = Client("x", "sk-0123456789")
     assert assembled([], clients=(client,)).snapshot == Snapshot(clients=(client,))
@@ -87,7 +87,7 @@ def test_adapter_that_no_pod_has_loaded_is_known_all_the_same() -> None:
     assert (model.adapters, model.workers[0].adapters) == (("sql",), frozenset())
 
 
-def test_adapter_of_another_lora_adapter_of_that_name_does_not_count() -> None:
+def test_adapter_of_another_owner_of_that_name_does_not_count() -> None:
     pod = worker_pod(labels=adapter_labels("sql", "uid-of-another"))
     assert models([model_endpoint(adapters=SERVING)], [SQL], [pod])["team/m"].workers[0].adapters == frozenset()
 
@@ -203,7 +203,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[Object], list[Object], list[Object]]
         for adapter in draw(st.lists(st.sampled_from(adapters), max_size=3)) if adapters else []:
             both = adapter_labels(adapter["spec"]["adapterName"], adapter["metadata"]["uid"])
             labels |= {key: value for key, value in both.items() if draw(st.integers(0, 4))}
-        gone = {"deletionTimestamp": CREATED} if not draw(st.integers(0, 3)) else {}
+        deleted = {"deletionTimestamp": CREATED} if not draw(st.integers(0, 3)) else {}
         pods.append(
             worker_pod(
                 f"p{number}",
@@ -212,7 +212,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[Object], list[Object], list[Object]]
                 ip=f"10.0.0.{number + 1}",
                 ready=bool(draw(st.integers(0, 3))),
                 labels=labels,
-                **gone,
+                **deleted,
             )
         )
     return endpoints, adapters, pods

@@ -92,10 +92,10 @@ def test_endpoint_that_cannot_be_read_is_said_to_be_so(spec: Object) -> None:
 
 
 def test_objects_that_are_being_deleted_are_not_served() -> None:
-    gone = {"deletionTimestamp": DELETED}
+    deleted = {"deletionTimestamp": DELETED}
     for decode, body in ((decode_endpoint, model_endpoint()), (decode_adapter, lora_adapter())):
         assert decode(body) is not None
-        assert decode(body | {"metadata": body["metadata"] | gone}) is None
+        assert decode(body | {"metadata": body["metadata"] | deleted}) is None
 
 
 def test_adapter_is_kept_by_its_name_in_requests() -> None:

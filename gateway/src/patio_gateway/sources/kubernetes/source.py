@@ -106,10 +106,10 @@ class KubernetesSource:
     async def _listed(self) -> None:
         """Wait until every informer has listed its objects once; say which ones are late."""
         loop = asyncio.get_running_loop()
-        told = loop.time()
+        logged_at = loop.time()
         while missing := [informer for informer in self._informers if not informer.synced]:
-            if loop.time() - told > LATE_SECONDS:
-                told = loop.time()
+            if loop.time() - logged_at > LATE_SECONDS:
+                logged_at = loop.time()
                 for informer in missing:
                     log.warning("informer_late kind=%s", informer.kind.kind)
             await asyncio.sleep(LOOK_SECONDS)
