@@ -56,6 +56,7 @@ class Fleet:
     """Compressed: they are none of the operator's memory."""
     orders: int = 0
     version: int = 10
+    manager: str = "patio-operator"
 
     @property
     def apps(self) -> int:

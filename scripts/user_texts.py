@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("protocol/src", "api/src", "kube/src", "sidecar/src", "operator/src")
+PACKAGES = ("protocol/src", "api/src", "kube/src", "sidecar/src", "operator/src", "gateway/src", "inference-server/src")
 FILE = Path("tests/scripts/user_texts.txt")
 
 _SENTENCE = re.compile(r"[A-Za-z{}'`,.:;()-]+(\s+\S+)+", re.DOTALL)

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m patio_gateway",
         description="Serves engines under OpenAI's API at one address: each request goes to an engine that has its "
-        "model or adapter. Ends at SIGTERM or Ctrl-C, when the requests on their way have ended.",
+        "model or adapter. Ends at SIGTERM or Ctrl-C, when the requests in flight have ended.",
         epilog="example: python -m patio_gateway --engine http://127.0.0.1:8000 --engine http://127.0.0.1:8001",
     )
     source = found.add_mutually_exclusive_group(required=True)
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="how long requests on their way may take when the gateway ends (default: %(default)s)",
+        help="how long requests in flight may take when the gateway ends (default: %(default)s)",
     )
     return found
 
@@ -210,9 +210,9 @@ def _clients(path: Path | None) -> Callable[[], tuple[Client, ...] | None]:
     return read
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return what it ends with."""
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -43,8 +43,8 @@ def test_file_that_is_none_is_refused(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "the whole"),
-        ("{", "no YAML"),
-        ("[" * 5000, "no YAML"),
+        ("{", "not YAML"),
+        ("[" * 5000, "not YAML"),
         ("name: a", "the whole"),
         (f"- {{key: {KEY}}}", "name"),
         ("- {name: a}", "key"),

@@ -15,8 +15,8 @@ from patio_gateway.sources.listing import Listing
 from patio_gateway.sources.static import (
     MOST_FAILURES,
     Engine,
+    EngineState,
     EngineUrlError,
-    Seen,
     StaticSource,
     after_answer,
     after_failure,
@@ -50,9 +50,9 @@ def test_url_that_is_no_engine_is_an_error(text: str) -> None:
         parse_engine(text)
 
 
-def seen(port: int, *bases: str, adapters: frozenset[str] = frozenset(), model: str | None = None) -> Seen:
+def seen(port: int, *bases: str, adapters: frozenset[str] = frozenset(), model: str | None = None) -> EngineState:
     listing = Listing(bases, adapters) if bases else None
-    return Seen(Engine("e", port, model), ("10.0.0.1", port) if bases else None, listing)
+    return EngineState(Engine("e", port, model), ("10.0.0.1", port) if bases else None, listing)
 
 
 def test_engines_with_one_model_are_workers_of_one_endpoint() -> None:
@@ -80,11 +80,11 @@ def test_name_of_two_models_belongs_to_the_first() -> None:
 
 
 def test_engine_that_refuses_is_out_at_once_and_a_slow_one_late() -> None:
-    up = after_answer(Seen(Engine("e", 1)), ADDRESS, Listing(("m",), frozenset()))
-    assert after_failure(up, refused=True).address is None
+    up = after_answer(EngineState(Engine("e", 1)), ADDRESS, Listing(("m",), frozenset()))
+    assert after_failure(up, is_refused=True).address is None
     late = up
     for number in range(1, MOST_FAILURES + 1):
-        late = after_failure(late, refused=False)
+        late = after_failure(late, is_refused=False)
         assert (late.address is None) == (number == MOST_FAILURES)
     # What it served is still known: the model exists, without a worker.
     assert models_of([late])[0].names == ("m",)

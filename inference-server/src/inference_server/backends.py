@@ -268,6 +268,6 @@ def backend_class(name: str) -> type[InferenceServer]:
     """
     backend = _backends.get(name.lower()) or hooks.installed(hooks.BACKENDS).get(name.lower())
     if backend is None:
-        known = {*_backends, *hooks.installed(hooks.BACKENDS)}
-        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(known))))
+        names = {*_backends, *hooks.installed(hooks.BACKENDS)}
+        raise ValueError("Unsupported backend: %s (known: %s)" % (name, ", ".join(sorted(names))))
     return cast("type[InferenceServer]", backend)

@@ -86,9 +86,9 @@ class Keeper:
         self.owner_left = False
         self.received = b""
 
-    def say(self, words: str) -> None:
+    def say(self, line: str) -> None:
         """Tell the owner something; the owner may have left."""
-        data = words.encode("utf-8", "replace") + b"\n"
+        data = line.encode("utf-8", "replace") + b"\n"
         while data and not self.owner_left:
             try:
                 data = data[os.write(self.control, data) :]
@@ -116,27 +116,27 @@ class Keeper:
             return
         while b"\n" in self.received:
             line, rest = self.received.split(b"\n", 1)
-            words = line.decode("ascii", "replace").split()
-            if words[:1] == ["launch"]:
-                size = int(words[1])
+            order = line.decode("ascii", "replace").split()
+            if order[:1] == ["launch"]:
+                size = int(order[1])
                 if len(rest) < size:
                     return
                 self.received = rest[size:]
                 self.launch(rest[:size])
                 continue
             self.received = rest
-            self.obey(words)
+            self.obey(order)
 
-    def obey(self, words: list[str]) -> None:
+    def obey(self, order: list[str]) -> None:
         """Carry out one order of one line."""
-        if words == ["stopping"]:
+        if order == ["stopping"]:
             self.stopping = True
-        elif words == ["kill"]:
+        elif order == ["kill"]:
             self.killing = True
-        elif words[:2] == ["signal", "leader"] and self.leader and not self.leader_ended:
-            self.send(self.leader, int(words[2]))
-        elif words[:2] == ["signal", "group"] and self.leader:
-            self.send(-self.leader, int(words[2]))
+        elif order[:2] == ["signal", "leader"] and self.leader and not self.leader_ended:
+            self.send(self.leader, int(order[2]))
+        elif order[:2] == ["signal", "group"] and self.leader:
+            self.send(-self.leader, int(order[2]))
 
     def send(self, pid: int, number: int) -> None:
         """Send a signal to a descendant, or to a group as a negative number. What was not reaped has no reused pid."""

@@ -102,10 +102,10 @@ def descendants(processes: Iterable[Stat], roots: Iterable[int]) -> list[Stat]:
     return [stat for stat in found if stat.alive]
 
 
-def belongs_to(processes: Iterable[Stat], known: Iterable[Identity], session: int) -> list[Stat]:
-    """Return the living processes of a tree that lost its root: known ones, their descendants, its session. Pure."""
+def belongs_to(processes: Iterable[Stat], identities: Iterable[Identity], session: int) -> list[Stat]:
+    """Return the living processes of a tree without its root: by identity, their descendants, its session. Pure."""
     everything = list(processes)
-    wanted = set(known)
+    wanted = set(identities)
     own = [stat for stat in everything if stat.identity in wanted or (session > 0 and stat.session == session)]
     found = {stat.identity: stat for stat in own if stat.alive}
     for stat in descendants(everything, [stat.identity.pid for stat in own]):

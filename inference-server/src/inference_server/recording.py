@@ -272,5 +272,5 @@ def run_files(folder: str, before: Files, suffix: str) -> tuple[Path, ...]:
     return written
 
 
-def _that_said(words: str) -> str:
-    return ", and said: " + words if words else ""
+def _that_said(output: str) -> str:
+    return ", and said: " + output if output else ""

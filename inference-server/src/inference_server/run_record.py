@@ -67,8 +67,8 @@ def record_of(text: str) -> RunRecord:
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError("not a record of a run in format %d" % FORMAT)
-    known = {field.name for field in fields(RunRecord)}
-    values = {name: value for name, value in content.items() if name in known}
+    field_names = {field.name for field in fields(RunRecord)}
+    values = {name: value for name, value in content.items() if name in field_names}
     try:
         for name in ("owner", "keeper", "engine"):
             values[name] = values[name] and Identity(int(values[name]["pid"]), int(values[name]["start"]))

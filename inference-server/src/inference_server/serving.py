@@ -220,7 +220,7 @@ class _Service:
         states = [server.state]
 
         def changed(state: str) -> None:
-            again = (states[-1], state) == ("starting", "ready") and self._start.done
+            is_ready_again = (states[-1], state) == ("starting", "ready") and self._start.done
             states[:] = [state]
             ended = state == "dead" and server.phase == "ready" and not self._stop.begun
             if inner is not None:
@@ -231,7 +231,7 @@ class _Service:
                 error = record.error if record else None
                 name = self._fleet.name_of(index)
                 self._emit({"event": "ended", "server": name, "error": error, "restarts": server.is_restarting})
-            if again:
+            if is_ready_again:
                 self._emit({"event": "ready", "servers": [self._description(index)]})
             self._wakeups.wake()
 

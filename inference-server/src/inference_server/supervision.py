@@ -53,7 +53,7 @@ class EngineProcess:
         self._keeper = keeper
         self._control = control
         self._mark = os.urandom(16).hex()
-        self._known: set[Identity] = set()
+        self._identities: set[Identity] = set()
         self._changed = threading.Condition()
         self._said_gone = False
         self._all_ended = False
@@ -120,16 +120,18 @@ class EngineProcess:
         if self._all_ended:
             found = []
         elif self.keeper_lost:
-            found = processes.belongs_to(everything, self._known, self.pid)
+            found = processes.belongs_to(everything, self._identities, self.pid)
         else:
             found = processes.descendants(everything, [self.keeper_pid])
-        self._known = {stat.identity for stat in found} | {known for known in self._known if processes.is_alive(known)}
+        self._identities = {stat.identity for stat in found} | {
+            each for each in self._identities if processes.is_alive(each)
+        }
         return found
 
     def remains(self) -> list[Stat]:
         """Return the living processes that can be seen to be of this run, wherever they are in the tree."""
         everything = processes.all_processes()
-        found = {stat.identity: stat for stat in processes.belongs_to(everything, self._known, self.pid)}
+        found = {stat.identity: stat for stat in processes.belongs_to(everything, self._identities, self.pid)}
         mark = ("%s=%s" % (MARK, self._mark)).encode()
         for stat in everything:
             marked = (
@@ -145,12 +147,12 @@ class EngineProcess:
 
     # The conversation with the keeper
 
-    def _order(self, words: str, payload: bytes = b"") -> None:
+    def _order(self, order: str, payload: bytes = b"") -> None:
         if os.getpid() != self._owner:
             return
         try:
             with self._sending:
-                self._control.sendall(words.encode() + b"\n" + payload)
+                self._control.sendall(order.encode() + b"\n" + payload)
         except OSError:
             pass  # the keeper is gone, and `_listen` does what has to be done
 
@@ -200,7 +202,7 @@ class EngineProcess:
         if word == "started":
             stat = processes.stat_of(int(rest))
             if stat is not None:
-                self._known.add(stat.identity)
+                self._identities.add(stat.identity)
             self._update(pid=int(rest))
         elif word == "failed":
             self._update(failure=rest)
@@ -240,7 +242,7 @@ class EngineProcess:
             left = self.remains()
             if not left:
                 return
-            self._known |= {stat.identity for stat in left}
+            self._identities |= {stat.identity for stat in left}
             for stat in left:
                 processes.send_signal(stat.identity, signal.SIGKILL)
             time.sleep(0.01)

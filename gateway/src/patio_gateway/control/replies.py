@@ -48,7 +48,7 @@ REPLIES = (
         503,
         "service_unavailable_error",
         "worker_unreachable",
-        "The model's worker did not answer: it broke the connection off, or took none. Send the request again.",
+        "The model's worker did not answer: it ended the connection, or accepted none. Send the request again.",
         retry_after=RETRY_AFTER,
         flags=("UF", "UC", "UR", "LR", "UO", "URX"),
     ),

@@ -67,7 +67,7 @@ def observe(
     last: Traffic | None,
     traffic: Traffic | None,
     waiting: Mapping[str, Waiting],
-    known: Iterable[str],
+    endpoints: Iterable[str],
     now: float,
 ) -> State:
     """Return the demand now, of ModelEndpoints that have or had any.
@@ -77,20 +77,20 @@ def observe(
         last: what Envoy counted then; None: nothing is known.
         traffic: what it counts now; None: it does not answer, and what was in flight is still.
         waiting: what the front knows.
-        known: the ModelEndpoints that exist.
+        endpoints: the ModelEndpoints that exist.
         now: Unix time.
 
     """
     found = {}
-    for endpoint in known:
+    for endpoint in endpoints:
         state = before.get(endpoint, EndpointState())
-        waits = waiting.get(endpoint)
+        at_front = waiting.get(endpoint)
         in_flight = state.in_flight if traffic is None else max(traffic.in_flight.get(endpoint, 0), 0)
-        held = 0 if waits is None else waits.held
+        held = 0 if at_front is None else at_front.held
         has_ended = (
             traffic is not None and last is not None and traffic.ended.get(endpoint, 0) != last.ended.get(endpoint, 0)
         )
-        activity = max(state.last_activity, 0.0 if waits is None else waits.last_activity)
+        activity = max(state.last_activity, 0.0 if at_front is None else at_front.last_activity)
         if in_flight or held or has_ended:
             activity = now
         if in_flight or held or activity:

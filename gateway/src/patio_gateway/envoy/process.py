@@ -129,7 +129,7 @@ class Envoy:
                 # It is nobody's child here, so its silence has to do.
                 silent = 0 if await self._admin.serves() else silent + 1
                 if silent >= MOST_SILENCE:
-                    raise EnvoyFailedError(f"Envoy, which ran before, does not answer any more. {self._last_words()}")
+                    raise EnvoyFailedError(f"Envoy, which was running already, does not answer. {self._last_words()}")
             await asyncio.sleep(0.5)
 
     def signal(self, number: int) -> None:

@@ -10,7 +10,7 @@ def visible(snapshot: Snapshot, client: str | None) -> tuple[Model, ...]:
     """Return the models that a client may use, by the client's name; None is a request without a key."""
     if not snapshot.closed:
         return snapshot.models
-    known = next((each for each in snapshot.clients if each.name == client), None)
+    found = next((each for each in snapshot.clients if each.name == client), None)
     return tuple(
-        model for model in snapshot.models if model.public or (known is not None and may_use(known, model.endpoint))
+        model for model in snapshot.models if model.public or (found is not None and may_use(found, model.endpoint))
     )

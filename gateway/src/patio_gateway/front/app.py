@@ -112,7 +112,7 @@ def build(
             *(Route(f"/{version}/models/{{name:path}}", front.model) for version in ("v1", "v2")),
             Route("/{path:path}", front.request, methods=METHODS),
         ],
-        exception_handlers={HTTPException: front.refused, Exception: front.failed},
+        exception_handlers={HTTPException: front.no_route, Exception: front.failed},
     )
     return FrontApp(app, metrics, holder)
 
@@ -223,7 +223,7 @@ class Front:
             return Response(status_code=HUNG_UP)
         return await self._hold(request, model, adapter, body.size)
 
-    async def refused(self, request: Request, error: Exception) -> Response:
+    async def no_route(self, request: Request, error: Exception) -> Response:
         """Answer what no route takes."""
         status = error.status_code if isinstance(error, HTTPException) else 404
         if status == 405:

@@ -16,7 +16,7 @@ from typing import Protocol
 from patio_gateway.front.demand import Demand, demand
 from patio_gateway.front.knowledge import Index, Knowledge
 from patio_gateway.front.queue.line import Ticket
-from patio_gateway.front.queue.queues import Bounds, Queues, Refusal
+from patio_gateway.front.queue.queues import Bounds, FullQueue, Queues
 from patio_gateway.front.rounds import Round, delay
 from patio_gateway.snapshot import Model, Snapshot
 
@@ -33,7 +33,7 @@ class Outcome(Enum):
     HUNG_UP = "hung_up"
 
 
-REFUSED = {Refusal.MODEL_FULL: Outcome.MODEL_FULL, Refusal.GATEWAY_FULL: Outcome.GATEWAY_FULL}
+REFUSED = {FullQueue.MODEL_FULL: Outcome.MODEL_FULL, FullQueue.GATEWAY_FULL: Outcome.GATEWAY_FULL}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Holder:
         self._watcher = watcher
         self._queues = Queues(bounds)
         self._numbers = itertools.count()
-        self._waits: dict[int, asyncio.Future[Outcome]] = {}
+        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
         self._activity: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -95,7 +95,7 @@ class Holder:
             self._watcher.wait_ended(model.endpoint, Outcome.STOPPING, now - asking.round.since)
             return Outcome.STOPPING
         number = next(self._numbers)
-        again = asking.round.number
+        round_number = asking.round.number
         ticket = Ticket(
             number=number,
             since=asking.round.since,
@@ -103,21 +103,21 @@ class Holder:
             client=asking.client,
             priority=self.index.priorities.get(asking.client, 0),
             size=asking.size,
-            not_before=now + delay(again) if again else None,
+            not_before=now + delay(round_number) if round_number else None,
         )
-        refusal = self._queues.enter((model.endpoint, adapter), ticket, model.queue.max)
-        if refusal is not None:
-            self._watcher.wait_ended(model.endpoint, REFUSED[refusal], now - asking.round.since)
-            return REFUSED[refusal]
+        full = self._queues.enter((model.endpoint, adapter), ticket, model.queue.max)
+        if full is not None:
+            self._watcher.wait_ended(model.endpoint, REFUSED[full], now - asking.round.since)
+            return REFUSED[full]
         wait: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waits[number] = wait
+        self._outcomes[number] = wait
         outcome = Outcome.HUNG_UP
         try:
             self._move()
             outcome = await wait
             return outcome
         finally:
-            del self._waits[number]
+            del self._outcomes[number]
             self._queues.leave(number)
             self._watcher.wait_ended(model.endpoint, outcome, self._clock.monotonic() - asking.round.since)
             self._move()
@@ -178,7 +178,7 @@ class Holder:
 
     def _resolve(self, tickets: tuple[Ticket, ...], outcome: Outcome) -> None:
         for ticket in tickets:
-            wait = self._waits.get(ticket.number)
+            wait = self._outcomes.get(ticket.number)
             if wait is not None and not wait.done():
                 wait.set_result(outcome)
 

@@ -33,7 +33,7 @@ class Metrics:
         self._queue = Gauge(
             "patio_gateway_queue_length", "Requests that wait for a worker.", ["endpoint"], registry=self.registry
         )
-        self._waits = Histogram(
+        self._wait_seconds = Histogram(
             "patio_gateway_queue_seconds",
             "How long requests waited for a worker, by how the wait ended.",
             ["endpoint", "outcome"],
@@ -43,7 +43,7 @@ class Metrics:
         self._cold_starts = Histogram(
             "patio_gateway_cold_start_seconds",
             "From the first request that waits for a model without a worker until it has one (ready), "
-            "or until nothing waits any more (abandoned).",
+            "or until the last waiting request has left (abandoned).",
             ["endpoint", "outcome"],
             buckets=WAITS,
             registry=self.registry,
@@ -61,15 +61,15 @@ class Metrics:
     def wait_ended(self, endpoint: str, outcome: Outcome, seconds: float) -> None:
         """Count a wait."""
         if endpoint in self._endpoints:
-            self._waits.labels(endpoint, outcome.value).observe(seconds)
+            self._wait_seconds.labels(endpoint, outcome.value).observe(seconds)
 
     def moved(self, index: Index, waiting: frozenset[str], now: float) -> None:
         """Follow the cold starts, and forget ModelEndpoints that are deleted."""
-        known = frozenset(index.endpoints)
-        if known != self._endpoints:
-            for endpoint in self._endpoints - known:
+        endpoints = frozenset(index.endpoints)
+        if endpoints != self._endpoints:
+            for endpoint in self._endpoints - endpoints:
                 self._forget(endpoint)
-            self._endpoints = known
+            self._endpoints = endpoints
         if not waiting and not self._starts:
             return
         self._starts, ended = moved(self._starts, index.endpoints, waiting, now)
@@ -92,7 +92,7 @@ class Metrics:
 
     def _forget(self, endpoint: str) -> None:
         for outcome in Outcome:
-            self._remove(self._waits, endpoint, outcome.value)
+            self._remove(self._wait_seconds, endpoint, outcome.value)
         for word in ("ready", "abandoned"):
             self._remove(self._cold_starts, endpoint, word)
         for phase in StartPhase:

@@ -74,11 +74,11 @@ def parse_keys(data: bytes, source: str) -> tuple[Client, ...]:
     try:
         entries = _ENTRIES.validate_python(yaml.safe_load(data))
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError):
-        raise KeyFileError(f"{source} is no YAML.") from None
+        raise KeyFileError(f"{source} is not YAML.") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise KeyFileError(f"{source} is no list of keys: {where or 'the whole'}: {first['msg']}.") from None
+        raise KeyFileError(f"{source} is not a list of keys: {where or 'the whole'}: {first['msg']}.") from None
     for field in ("name", "key"):
         values = [getattr(entry, field) for entry in entries]
         if len(set(values)) < len(values):

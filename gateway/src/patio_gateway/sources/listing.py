@@ -37,7 +37,7 @@ def read_listing(data: bytes) -> Listing:
         raise ValueError("the list of models is nested too deeply") from None
     entries = document.get("data") if isinstance(document, dict) else None
     if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
-        raise ValueError(f"the answer is no list of at most {MOST_ENTRIES} models")
+        raise ValueError(f"the engine answered with something else than a list of at most {MOST_ENTRIES} models")
     bases: dict[str, None] = {}
     adapters = set()
     for entry in entries:

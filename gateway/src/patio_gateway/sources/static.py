@@ -72,7 +72,7 @@ def parse_engine(text: str) -> Engine:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EngineState:
     """What is known of an engine."""
 
     engine: Engine
@@ -83,20 +83,20 @@ class Seen:
     failures: int = 0
 
 
-def after_answer(seen: Seen, address: Address, listing: Listing) -> Seen:
+def after_answer(seen: EngineState, address: Address, listing: Listing) -> EngineState:
     """Return what is known after an engine answered."""
     return replace(seen, address=address, listing=listing, failures=0)
 
 
-def after_failure(seen: Seen, refused: bool) -> Seen:
+def after_failure(seen: EngineState, is_refused: bool) -> EngineState:
     """Return what is known after an engine did not answer, or refused the connection."""
     failures = seen.failures + 1
-    return replace(seen, failures=failures, address=None if refused or failures >= MOST_FAILURES else seen.address)
+    return replace(seen, failures=failures, address=None if is_refused or failures >= MOST_FAILURES else seen.address)
 
 
-def models_of(engines: Iterable[Seen], public: bool = False) -> tuple[Model, ...]:
+def models_of(engines: Iterable[EngineState], public: bool = False) -> tuple[Model, ...]:
     """Return the ModelEndpoints of engines. A name that two of them have belongs to the first."""
-    grouped: dict[str, list[Seen]] = {}
+    grouped: dict[str, list[EngineState]] = {}
     for seen in engines:
         name = seen.engine.model or (seen.listing.bases[0] if seen.listing and seen.listing.bases else None)
         if name is not None:
@@ -122,7 +122,7 @@ def models_of(engines: Iterable[Seen], public: bool = False) -> tuple[Model, ...
     return tuple(models)
 
 
-def _worker(seen: Seen, address: Address) -> Worker:
+def _worker(seen: EngineState, address: Address) -> Worker:
     return Worker(
         name=f"{seen.engine.host}:{seen.engine.port}",
         address=address,
@@ -134,7 +134,7 @@ class StaticSource:
     """Looks at engines, and publishes a snapshot whenever something is another than before."""
 
     def __init__(self, engines: Sequence[Engine], clients: Callable[[], tuple[Client, ...] | None]) -> None:
-        self._seen = [Seen(engine) for engine in engines]
+        self._seen = [EngineState(engine) for engine in engines]
         self._clients = clients
         self._changed = asyncio.Event()
 
@@ -179,17 +179,17 @@ class StaticSource:
                 await asyncio.sleep(PERIOD)
 
 
-async def _looked_at(client: httpx.AsyncClient, seen: Seen) -> Seen:
+async def _looked_at(client: httpx.AsyncClient, seen: EngineState) -> EngineState:
     try:
         async with asyncio.timeout(TIMEOUT):
             address = await _resolved(seen.engine)
             listing = read_listing(await _fetched(client, seen.engine))
     except httpx.ConnectError as error:
         log.debug("engine_refused engine=%s error=%s", json.dumps(seen.engine.url), json.dumps(str(error)))
-        return after_failure(seen, refused=True)
+        return after_failure(seen, is_refused=True)
     except (httpx.HTTPError, TimeoutError, ValueError, OSError) as error:
         log.warning("engine_failed engine=%s error=%s", json.dumps(seen.engine.url), json.dumps(repr(error)))
-        return after_failure(seen, refused=False)
+        return after_failure(seen, is_refused=False)
     return after_answer(seen, address, listing)
 
 

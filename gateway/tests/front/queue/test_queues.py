@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from patio_gateway.front.queue.line import Ticket
-from patio_gateway.front.queue.queues import Bounds, Place, Queues, Refusal
+from patio_gateway.front.queue.queues import Bounds, FullQueue, Place, Queues
 
 BASE: Place = ("a/m", None)
 SQL: Place = ("a/m", "sql")
@@ -31,7 +31,7 @@ def numbers(tickets: tuple[Ticket, ...]) -> list[int]:
 def test_queue_takes_its_most_and_refuses_the_next() -> None:
     queues = filled(3)
     assert queues.enter(SQL, ticket(3), most=4) is None
-    assert queues.enter(BASE, ticket(4), most=4) is Refusal.MODEL_FULL
+    assert queues.enter(BASE, ticket(4), most=4) is FullQueue.MODEL_FULL
     assert len(queues) == 4
 
 
@@ -43,10 +43,10 @@ def test_queue_takes_a_request_that_came_back_though_full() -> None:
 
 def test_gateway_takes_its_most_requests_and_bytes() -> None:
     queues = filled(2, Bounds(requests=2))
-    assert queues.enter(("b/n", None), ticket(2), most=1000) is Refusal.GATEWAY_FULL
+    assert queues.enter(("b/n", None), ticket(2), most=1000) is FullQueue.GATEWAY_FULL
     queues = Queues(Bounds(size=10))
     assert queues.enter(BASE, ticket(0, size=10), most=1000) is None
-    assert queues.enter(BASE, ticket(1, size=1), most=1000) is Refusal.GATEWAY_FULL
+    assert queues.enter(BASE, ticket(1, size=1), most=1000) is FullQueue.GATEWAY_FULL
 
 
 def test_client_that_hangs_up_frees_its_place_and_bytes() -> None:

@@ -18,7 +18,7 @@ Place = tuple[str, str | None]
 """A ModelEndpoint, and an adapter of it; None for its model."""
 
 
-class Refusal(Enum):
+class FullQueue(Enum):
     """Why a request may not wait."""
 
     MODEL_FULL = "as many requests as the model's queue.max wait already"
@@ -62,7 +62,7 @@ class Queues:
         """Bytes of all bodies."""
         return self._size
 
-    def enter(self, place: Place, ticket: Ticket, most: int) -> Refusal | None:
+    def enter(self, place: Place, ticket: Ticket, most: int) -> FullQueue | None:
         """Let a request wait, where at most `most` may wait for its ModelEndpoint; or return why it may not.
 
         A request that came back has its place: only the bounds of the gateway hold for it.
@@ -70,9 +70,9 @@ class Queues:
         endpoint, adapter = place
         lines = self._lines.get(endpoint, {})
         if ticket.not_before is None and sum(map(len, lines.values())) >= most:
-            return Refusal.MODEL_FULL
+            return FullQueue.MODEL_FULL
         if len(self._places) >= self._bounds.requests or self._size + ticket.size > self._bounds.size:
-            return Refusal.GATEWAY_FULL
+            return FullQueue.GATEWAY_FULL
         self._lines.setdefault(endpoint, lines).setdefault(adapter, Line()).add(ticket)
         self._places[ticket.number] = place
         self._size += ticket.size
@@ -101,9 +101,9 @@ class Queues:
                 expired.append(ticket)
         return tuple(expired)
 
-    def drop(self, known: Collection[Place]) -> tuple[Ticket, ...]:
+    def drop(self, places: Collection[Place]) -> tuple[Ticket, ...]:
         """Take out the requests for places that are not known any more: their model or adapter was deleted."""
-        lost = [ticket for place in self._all_places() if place not in known for ticket in self._line(place).tickets()]
+        lost = [ticket for place in self._all_places() if place not in places for ticket in self._line(place).tickets()]
         for ticket in lost:
             self.leave(ticket.number)
         return tuple(lost)
@@ -147,13 +147,13 @@ class Queues:
         """Return when `expire` or `release` has something to do if nothing else happens; None: never."""
         while self._deadlines and self._deadlines[0][1] not in self._places:
             heapq.heappop(self._deadlines)
-        times = [self._deadlines[0][0]] if self._deadlines else []
+        moments = [self._deadlines[0][0]] if self._deadlines else []
         for place in self._all_places():
             line_time = self._line(place).next_time() if ready.get(place) else None
             if line_time is not None:
                 pace = self._paces.get(place[0])
-                times.append(max(line_time, next_token(pace) if pace is not None else line_time))
-        return min(times, default=None)
+                moments.append(max(line_time, next_token(pace) if pace is not None else line_time))
+        return min(moments, default=None)
 
     def held(self) -> Mapping[str, Held]:
         """Return what waits, by ModelEndpoint."""

@@ -146,8 +146,8 @@ def decode_adapter(body: Mapping[str, Any]) -> CachedAdapter | None:
     if metadata.get("deletionTimestamp") is not None:
         return None
     labels = _labels(metadata)
-    known = {key: metadata[key] for key in ("name", "namespace", "uid", "creationTimestamp") if key in metadata}
-    adapter = LoraAdapter.model_validate({"metadata": known, "spec": body.get("spec")})
+    own_metadata = {key: metadata[key] for key in ("name", "namespace", "uid", "creationTimestamp") if key in metadata}
+    adapter = LoraAdapter.model_validate({"metadata": own_metadata, "spec": body.get("spec")})
     return CachedAdapter(
         namespace=adapter.metadata.namespace,
         name=adapter.metadata.name,
