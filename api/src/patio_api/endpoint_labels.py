@@ -17,6 +17,8 @@ REQUEST_PORT = "http"
 """Name of the port on which it does."""
 GATEWAY_KEYS = "patio.dev/gateway-keys"
 """Label ("true") of the Secrets with keys of the gateway's clients, in the gateway's own namespace."""
+GATEWAY_MANAGER = "patio-gateway"
+"""Under which the gateway writes objects and events."""
 SHAPE = "patio.dev/endpoint-shape"
 """Annotation of a group: how many instances of each role are one worker, as a JSON object. A role that is not in it, or
 has 0, has one instance however many workers there are."""

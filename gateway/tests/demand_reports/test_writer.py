@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 from kubernetes.aio import client
 
+from patio_api.endpoint_labels import GATEWAY_MANAGER
 from patio_gateway.demand_reports import writer
 from patio_gateway.demand_reports.report import Traffic, Waiting
-from patio_gateway.demand_reports.writer import MANAGER, DemandWriter, Pod
+from patio_gateway.demand_reports.writer import DemandWriter, Pod
 from patio_kube.client import KubeClient
 from patio_testing.model_objects import PATIO, Object, pods_path, worker_pod
 from patio_testing.operator.memory_api import MemoryApi, serving
@@ -81,7 +82,7 @@ def demand_in(report: Object) -> dict[str, tuple[int, int]]:
 @asynccontextmanager
 async def reporting(api: MemoryApi, demands: Demands) -> AsyncIterator[DemandWriter]:
     async with serving(api) as address:
-        kube = KubeClient(client.ApiClient(client.Configuration(host=address)), MANAGER)
+        kube = KubeClient(client.ApiClient(client.Configuration(host=address)), GATEWAY_MANAGER)
         found = DemandWriter(kube, POD)
         task = asyncio.create_task(found.run(demands))
         try:
@@ -175,7 +176,7 @@ async def test_pod_that_cannot_be_read_owns_nothing() -> None:
 async def test_last_report_has_no_demand_and_the_last_activity() -> None:
     api, demands = Reports(), Demands(held={"a/m": 1}, in_flight={"a/n": 1})
     async with serving(api) as address:
-        kube = KubeClient(client.ApiClient(client.Configuration(host=address)), MANAGER)
+        kube = KubeClient(client.ApiClient(client.Configuration(host=address)), GATEWAY_MANAGER)
         found = DemandWriter(kube, POD)
         task = asyncio.create_task(found.run(demands))
         await until("the demand", lambda: api.now == {"a/m": (0, 1), "a/n": (1, 0)})

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from patio_api.endpoint_labels import GATEWAY_MANAGER
 from patio_gateway.demand_reports.report import State, Traffic, Waiting, due_in, observe, report_of
 from patio_kube.client import ApiError, KubeClient, NotFoundError, Object
 from patio_kube.resources import DEMAND_REPORT, POD
@@ -24,7 +25,6 @@ from patio_protocol.backoff import exponential, with_jitter
 
 log = logging.getLogger(__name__)
 
-MANAGER: Final = "patio-gateway"
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what Envoy counts."""
 LEAST_SECONDS: Final = 0.1
@@ -99,7 +99,7 @@ class DemandWriter:
         if now - self._looked >= LOOK_SECONDS:
             await self._look(demands)
         else:
-            self._observe(demands, self._traffic)
+            self._observe(demands, demands.waiting(), self._traffic)
         wait = max(due_in(self._reported, self._state, now - self._written), self._not_before - now)
         if wait <= 0:
             if now - self._looked > LEAST_SECONDS:
@@ -110,13 +110,15 @@ class DemandWriter:
         return min(wait, LOOK_SECONDS)
 
     async def _look(self, demands: Demands) -> None:
+        # What is held is read first: a request that goes on meanwhile counts twice rather than not at all.
+        waiting = demands.waiting()
         traffic = await demands.traffic()
-        self._observe(demands, traffic)
+        self._observe(demands, waiting, traffic)
         self._traffic = traffic or self._traffic
         self._looked = time.monotonic()
 
-    def _observe(self, demands: Demands, traffic: Traffic | None) -> None:
-        self._state = observe(self._state, self._traffic, traffic, demands.waiting(), demands.endpoints(), time.time())
+    def _observe(self, demands: Demands, waiting: Mapping[str, Waiting], traffic: Traffic | None) -> None:
+        self._state = observe(self._state, self._traffic, traffic, waiting, demands.endpoints(), time.time())
 
     async def _write(self, now: float) -> None:
         state = self._state
@@ -175,7 +177,7 @@ async def reporting(pod: Pod) -> AsyncIterator[DemandWriter]:
         ApiError: it is not known where the API server is.
 
     """
-    client = await KubeClient.connect(MANAGER, connections=2)
+    client = await KubeClient.connect(GATEWAY_MANAGER, connections=2)
     try:
         yield DemandWriter(client, pod)
     finally:

@@ -12,10 +12,11 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
+from patio_api.endpoint_labels import GATEWAY_MANAGER
 from patio_gateway.snapshot import Snapshot
 from patio_gateway.sources.kubernetes import source
 from patio_gateway.sources.kubernetes.options import NoClusterError
-from patio_gateway.sources.kubernetes.source import MANAGER, KubernetesSource
+from patio_gateway.sources.kubernetes.source import KubernetesSource
 from patio_kube.client import KubeClient
 from patio_testing.model_objects import (
     LATER,
@@ -52,7 +53,7 @@ class Published:
 
 
 def connected(address: str) -> KubeClient:
-    return KubeClient(client.ApiClient(client.Configuration(host=address)), MANAGER)
+    return KubeClient(client.ApiClient(client.Configuration(host=address)), GATEWAY_MANAGER)
 
 
 @asynccontextmanager

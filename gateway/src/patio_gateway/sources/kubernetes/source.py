@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from patio_api.endpoint_labels import ENDPOINT, TAKES_REQUESTS
+from patio_api.endpoint_labels import ENDPOINT, GATEWAY_MANAGER, TAKES_REQUESTS
 from patio_gateway.snapshot import Client, Snapshot
 from patio_gateway.sources.kubernetes.assembly import NameTaken, assemble
 from patio_gateway.sources.kubernetes.cached_objects import decode_adapter, decode_endpoint, decode_pod
@@ -27,9 +27,6 @@ from patio_kube.resources import LORA_ADAPTER, MODEL_ENDPOINT, POD, SECRET
 from patio_kube.unreadable_objects import UnreadableObjects
 
 log = logging.getLogger(__name__)
-
-MANAGER: Final = "patio-gateway"
-"""Under which the gateway writes objects."""
 
 LOOK_SECONDS: Final = 0.05
 """Between two looks whether the informers have listed everything."""
@@ -158,8 +155,8 @@ async def connected(namespaces: Sequence[str], keys_namespace: str | None) -> As
 
     """
     try:
-        client = await KubeClient.connect(MANAGER)
-        writer = await KubeClient.connect(MANAGER, connections=2)
+        client = await KubeClient.connect(GATEWAY_MANAGER)
+        writer = await KubeClient.connect(GATEWAY_MANAGER, connections=2)
     except ApiError as error:
         raise NoClusterError(error.message) from error
     try:
