@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from inference_server.ports import free_port
-from patio_gateway.__main__ import BAD_INPUT, main, parser
-from patio_gateway.envoy.admin import Admin, AdminError
+from patio_gateway.__main__ import BAD_INPUT, FAILED, main, parser
+from patio_gateway.envoy.admin import Admin
+from patio_testing.gateway_command import completion, gateway_command, line_with
 from patio_testing.local_servers import engine_double
 
 
@@ -31,49 +29,14 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@asynccontextmanager
-async def command(folder: Path, port: int, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the command; end it and its Envoy at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "patio_gateway", "--port", str(port), "--folder", str(folder), "--threads", "1", *words),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-        async with Admin(str(folder / "admin.sock")) as admin:
-            with contextlib.suppress(AdminError):
-                await admin.quit()
-
-
-async def line_with(process: asyncio.subprocess.Process, words: str) -> str:
-    """Return the first line of a command's log that has these words."""
-    assert process.stderr is not None
-    async with asyncio.timeout(120):
-        async for line in process.stderr:
-            if words in (text := line.decode()):
-                return text
-    raise AssertionError(f"the command ended without: {words}")
-
-
-async def completion(port: int, model: str, **more: object) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        return await client.post(
-            f"http://127.0.0.1:{port}/v1/completions", json={"model": model, "prompt": "Say it", "max_tokens": 4} | more
-        )
-
-
 async def test_command_serves_engines_until_it_is_asked_to_end(folder: Path, tmp_path: Path) -> None:
     port, engine_port = free_port(), free_port()
     with engine_double("engine", tmp_path, engine_port, "--model", "tiny") as engine:
         assert engine.wait_until_ready()
         direct = await completion(engine_port, "tiny", stream=True, seed=1)
-        async with command(folder, port, "--engine", f"http://127.0.0.1:{engine_port}", "--drain", "5") as process:
+        async with gateway_command(
+            folder, port, "--engine", f"http://127.0.0.1:{engine_port}", "--drain", "5"
+        ) as process:
             await line_with(process, "models=1 workers=1")
             answer = await completion(port, "tiny", stream=True, seed=1)
             assert answer.headers["x-patio-pod"] == f"127.0.0.1:{engine_port}"
@@ -97,14 +60,14 @@ async def test_kill_of_the_command_loses_no_request(folder: Path, tmp_path: Path
     with engine_double("engine", tmp_path, engine_port, "--model", "tiny", "--tokens-per-second", "20") as engine:
         assert engine.wait_until_ready()
         words = ("--engine", f"http://127.0.0.1:{engine_port}", "--access-log", str(tmp_path / "access.log"))
-        async with command(folder, port, *words) as first:
+        async with gateway_command(folder, port, *words) as first:
             await line_with(first, "models=1 workers=1")
             asking = [asyncio.create_task(completion(port, "tiny", max_tokens=20)) for _ in range(10)]
             await asyncio.wait(asking, timeout=0.2)
             first.kill()
             await first.wait()
             asking += [asyncio.create_task(completion(port, "tiny")) for _ in range(10)]
-            async with command(folder, port, *words) as second:
+            async with gateway_command(folder, port, *words) as second:
                 # The second takes Envoy as it is.
                 await line_with(second, "envoy_adopted")
                 answers = await asyncio.gather(*asking)
@@ -117,7 +80,7 @@ async def test_kill_of_the_command_loses_no_request(folder: Path, tmp_path: Path
 
 
 async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> None:
-    async with command(folder, free_port(), "--engine", "http://127.0.0.1:9=m") as process:
+    async with gateway_command(folder, free_port(), "--engine", "http://127.0.0.1:9=m") as process:
         line = await line_with(process, "envoy_started")
         found = re.search(r"pid=(\d+)", line)
         assert found
@@ -143,20 +106,50 @@ async def test_kill_of_envoy_ends_the_command_with_its_words(folder: Path) -> No
         (["--engine", "http://a:1", "--envoy", "/no/such"], "/no/such"),
         (["--engine", "http://a:1", "--key-file", "/no/such"], "/no/such"),
         (["--engine", "http://a:1", "--folder", "/" + "x" * 91], "longer than 90"),
+        (["--engine", "http://a:1", "--namespaces", "a"], "--namespaces is for --kubernetes"),
+        (["--engine", "http://a:1", "--open"], "--open is for --kubernetes"),
+        (["--engine", "http://a:1", "--keys-from-secrets"], "--keys-from-secrets is for --kubernetes"),
+        (["--kubernetes"], "--kubernetes needs --keys-from-secrets, or --open"),
+        (["--kubernetes", "--open", "--key-file", "f"], "--key-file is for --engine"),
+        (["--kubernetes", "--open", "--namespaces", "a,,b"], "--namespaces a,,b"),
+        (["--kubernetes", "--open", "--namespaces", ""], "--namespaces"),
+        (["--kubernetes", "--open"], "POD_NAME"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_told_in_one_sentence(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POD_NAME", raising=False)
     assert main(words) == BAD_INPUT
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
 
 
-def test_missing_engine_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "one of the arguments --engine --kubernetes is required"),
+        (["--engine", "http://a:1", "--kubernetes"], "not allowed with argument --engine"),
+        (["--kubernetes", "--open", "--keys-from-secrets"], "not allowed with argument --open"),
+    ],
+)
+def test_options_that_exclude_each_other_are_told(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([])
+        main(words)
     assert caught.value.code == BAD_INPUT
-    assert "--engine" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_missing_cluster_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAME", "gateway-0")
+    monkeypatch.setenv("POD_NAMESPACE", "patio-system")
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert main(["--kubernetes", "--open"]) == FAILED
+    assert "neither a service account nor a usable kubeconfig" in capsys.readouterr().err
 
 
 def test_help_explains_every_option() -> None:
@@ -167,7 +160,7 @@ def test_help_explains_every_option() -> None:
 
 async def test_port_that_is_taken_ends_with_one(folder: Path, unused_tcp_port: int) -> None:
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", unused_tcp_port)
-    async with server, command(folder, unused_tcp_port, "--engine", "http://127.0.0.1:9=m") as process:
+    async with server, gateway_command(folder, unused_tcp_port, "--engine", "http://127.0.0.1:9=m") as process:
         await line_with(process, "Envoy cannot listen")
         async with asyncio.timeout(60):
             assert await process.wait() == 1
@@ -191,7 +184,7 @@ async def test_keys_of_the_file_count_within_two_seconds(folder: Path, tmp_path:
     with engine_double("engine", tmp_path, engine_port, "--model", "tiny") as engine:
         assert engine.wait_until_ready()
         words = ("--engine", f"http://127.0.0.1:{engine_port}", "--key-file", str(keys))
-        async with command(folder, port, *words) as process:
+        async with gateway_command(folder, port, *words) as process:
             await line_with(process, "models=1 workers=1")
             assert (await status("sk-first-key"), await status("sk-other-key")) == (200, 401)
             write("sk-other-key")

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from patio_api import labels
+from patio_kube.pending_events import MOST_WAITING, PendingEvents
 from patio_kube.resources import LORA_ADAPTER
 from patio_kube.runtime.workqueue import Key, WorkQueue
-from patio_kube.unreadable_objects import MOST_WAITING, UnreadableObjects
+from patio_kube.unreadable_objects import UnreadableObjects
 from patio_operator.caches import Caches
 from patio_operator.groups import event_handlers as of_groups
 from patio_operator.loraadapters import event_handlers as of_adapters
@@ -112,12 +113,13 @@ async def test_new_leader_finds_all_keys_in_the_caches() -> None:
 async def test_owners_of_unreadable_objects_get_events_a_few_at_a_time() -> None:
     api = MemoryApi()
     async with serving(api) as address, connected(address) as cluster:
-        objects = UnreadableObjects(cluster)
+        events = PendingEvents(cluster)
+        objects = UnreadableObjects(events, "operator")
         for number in range(10 * MOST_WAITING):
             objects.note(LORA_ADAPTER, {"metadata": {"name": f"a{number}", "namespace": "team", "uid": "u"}}, "odd")
-        assert len(objects) == MOST_WAITING
-        task = asyncio.create_task(objects.run())
+        assert len(events) == MOST_WAITING
+        task = asyncio.create_task(events.run())
         await until("the first is told", lambda: any("/events/a0." in path for path in api.objects))
         task.cancel()
         await asyncio.wait((task,))
-        assert len(objects) >= MOST_WAITING - 2
+        assert len(events) >= MOST_WAITING - 2

@@ -1,4 +1,4 @@
-"""`python -m patio_gateway`: the gateway on one machine, without Kubernetes."""
+"""`python -m patio_gateway`: the gateway before engines at URLs (`--engine`), or in a cluster (`--kubernetes`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from patio_gateway.envoy.process import EnvoyFailedError
 from patio_gateway.envoy.program import EnvoyMissingError, find_envoy
 from patio_gateway.snapshot import Client
 from patio_gateway.sources.keys import KeyFileError, read_key_file
+from patio_gateway.sources.kubernetes.options import KEYS_LABEL, Cluster, NoClusterError, cluster_of
 from patio_gateway.sources.static import Engine, EngineUrlError, StaticSource, parse_engine
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,33 @@ def parser() -> argparse.ArgumentParser:
         "model or adapter. Ends at SIGTERM or Ctrl-C, when the requests in flight have ended.",
         epilog="example: python -m patio_gateway --engine http://127.0.0.1:8000 --engine http://127.0.0.1:8001",
     )
-    found.add_argument(
+    source = found.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--engine",
         action="append",
-        required=True,
         metavar="URL[=MODEL]",
         help="an engine, such as http://127.0.0.1:8000; with =MODEL the model is known before the engine answers. "
         "Repeat it for each engine; those with the same model share its requests",
     )
+    source.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="serve the ModelEndpoints of the cluster that this pod, or the kubeconfig, is of. Needs the variables "
+        "POD_NAME and POD_NAMESPACE, and --keys-from-secrets or --open",
+    )
+    found.add_argument(
+        "--namespaces",
+        metavar="NAMES",
+        help="with --kubernetes: whose ModelEndpoints are served, such as team-a,team-b (default: of all)",
+    )
+    keys = found.add_mutually_exclusive_group()
+    keys.add_argument(
+        "--keys-from-secrets",
+        action="store_true",
+        help=f"with --kubernetes: requests need a key, and keys are in the Secrets with the label {KEYS_LABEL} of the "
+        "gateway's own namespace",
+    )
+    keys.add_argument("--open", action="store_true", help="with --kubernetes: no request needs a key")
     found.add_argument("--host", default="127.0.0.1", help="IP address to listen on (default: %(default)s)")
     found.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     found.add_argument(
@@ -94,6 +114,30 @@ def parser() -> argparse.ArgumentParser:
         help="how long requests in flight may take when the gateway ends (default: %(default)s)",
     )
     return found
+
+
+def _cluster(arguments: argparse.Namespace) -> Cluster | None:
+    """Return what `--kubernetes` asks for; None without it. Raise `ValueError`."""
+    if not arguments.kubernetes:
+        for option in ("namespaces", "keys_from_secrets", "open"):
+            if getattr(arguments, option):
+                raise ValueError(f"--{option.replace('_', '-')} is for --kubernetes.")
+        return None
+    if arguments.key_file is not None:
+        raise ValueError("--key-file is for --engine: with --kubernetes keys are in Secrets, --keys-from-secrets.")
+    return cluster_of(arguments.namespaces, arguments.keys_from_secrets, arguments.open, os.environ)
+
+
+async def _serve_cluster(settings: Settings, cluster: Cluster) -> None:
+    # The client of Kubernetes takes a second and 25 MB, which engines at URLs do not need.
+    from patio_gateway.demand_reports.writer import Pod, reporting
+    from patio_gateway.sources.kubernetes.source import connected
+
+    async with (
+        connected(cluster.namespaces, cluster.namespace if cluster.closed else None) as source,
+        reporting(Pod(cluster.namespace, cluster.pod)) as reporter,
+    ):
+        await run(settings, source, reporter)
 
 
 def _engines(texts: Sequence[str]) -> list[Engine]:
@@ -177,15 +221,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        engines = _engines(arguments.engine)
+        cluster = _cluster(arguments)
+        engines = _engines(arguments.engine or ())
         settings = _settings(arguments)
         clients = _clients(arguments.key_file)
     except (ValueError, KeyFileError, EnvoyMissingError) as error:
         sys.stderr.write(f"patio_gateway: {error}\n")
         return BAD_INPUT
     try:
-        asyncio.run(run(settings, StaticSource(engines, clients)))
-    except (EnvoyFailedError, OSError) as error:
+        if cluster is not None:
+            asyncio.run(_serve_cluster(settings, cluster))
+        else:
+            asyncio.run(run(settings, StaticSource(engines, clients)))
+    except (EnvoyFailedError, NoClusterError, OSError) as error:
         sys.stderr.write(f"patio_gateway: {error}\n")
         return FAILED
     return 0

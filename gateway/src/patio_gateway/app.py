@@ -8,10 +8,11 @@ program is asked to end, after the requests that are on their way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Protocol
 import uvicorn
 
 from patio_gateway.control.bootstrap import Listening, bootstrap
+from patio_gateway.control.metrics import DEMAND, traffic_in
 from patio_gateway.control.resources import CLUSTERS, File, clusters_in, keeping, resources
+from patio_gateway.demand_reports.report import Traffic, Waiting
 from patio_gateway.envoy.admin import Admin, AdminError
 from patio_gateway.envoy.files import make_folder, remove_others, write_changed
 from patio_gateway.envoy.process import Envoy
@@ -36,6 +39,12 @@ WRITE_AGAIN_SECONDS = 1.0
 TAKEN_SECONDS = 5.0
 """How long Envoy may take to read its files."""
 
+LAST_REPORT_SECONDS = 2.0
+"""How long the last report of the demand may take."""
+
+LATE_SECONDS = 1.0
+"""Between two looks whether Envoy has taken the first snapshot after all."""
+
 OLD_FILES = ("endpoints-*.json", "program-*.lua", ".*.new")
 
 
@@ -46,20 +55,42 @@ class Source(Protocol):
         """Publish snapshots, for ever."""
 
 
+class Reporter(Protocol):
+    """Reports the demand."""
+
+    async def run(self, demands: Demands) -> None:
+        """Report, for ever."""
+
+    async def finish(self, demands: Demands) -> None:
+        """Report for the last time, when Envoy has ended."""
+
+
 class Knowledge:
     """What the front knows: the newest snapshot that Envoy has."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self._ready = asyncio.Event()
         self._listeners: list[Callable[[Snapshot], None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether a source has published a snapshot, and Envoy has taken it."""
+        return self._ready.is_set()
+
+    async def wait_until_ready(self) -> None:
+        """Return once it is."""
+        await self._ready.wait()
 
     def subscribe(self, listener: Callable[[Snapshot], None]) -> None:
         """Call `listener` with each new snapshot."""
         self._listeners.append(listener)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Take a new snapshot."""
+    def publish(self, snapshot: Snapshot, taken: bool = True) -> None:
+        """Take a new snapshot, and whether Envoy has taken it."""
         self.snapshot = snapshot
+        if taken:
+            self._ready.set()
         for listener in self._listeners:
             listener(snapshot)
 
@@ -82,6 +113,7 @@ class Control:
         self._folder = Path(listening.folder)
         self._admin = admin
         self._knowledge = knowledge
+        self._files: tuple[File, ...] = ()
 
     def prepare(self) -> None:
         """Write the files of a gateway that knows nothing, where there are none: Envoy does not start without."""
@@ -109,10 +141,11 @@ class Control:
         """Publish a snapshot; raise `OSError`, and then the front has not got it."""
         clusters = self._folder / CLUSTERS
         before = clusters_in(clusters.read_text()) if clusters.exists() else []
-        files = resources(snapshot, self._listening)
-        written = await self._carried_out(keeping(files, before))
+        self._files = files = resources(snapshot, self._listening)
+        written, late = await self._carried_out(keeping(files, before))
         # No request is on its way to a cluster that no program names.
-        written += await self._carried_out(files)
+        more, later = await self._carried_out(files)
+        written += more
         remove_others(self._folder, (file.name for file in files), OLD_FILES)
         if written:
             log.info(
@@ -121,21 +154,68 @@ class Control:
                 len(snapshot.models),
                 sum(len(model.workers) for model in snapshot.models),
             )
-        self._knowledge.publish(snapshot)
+        self._knowledge.publish(snapshot, taken=not (late or later))
 
-    async def _carried_out(self, files: tuple[File, ...]) -> list[str]:
+    async def watch(self) -> None:
+        """Have the gateway ready once Envoy has taken a snapshot, however late that is; never return."""
+        while not self._knowledge.ready:
+            await asyncio.sleep(LATE_SECONDS)
+            with contextlib.suppress(AdminError):
+                if self._files and not await self._admin.missing(self._files):
+                    self._knowledge.publish(self._knowledge.snapshot)
+        await asyncio.Event().wait()
+
+    async def _carried_out(self, files: tuple[File, ...]) -> tuple[list[str], list[str]]:
+        """Write the files that changed; return their names, and who has not taken them."""
         written = write_changed(self._folder, files)
         try:
-            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if written else []
+            must_ask = bool(written) or not self._knowledge.ready
+            late = await self._admin.wait_until_taken(files, TAKEN_SECONDS) if must_ask else []
         except AdminError as error:
             late = [str(error)]
         if late:
             log.error("envoy_refused readers=%s", json.dumps(late[:20]))
-        return written
+        return written, late
 
 
-async def run(settings: Settings, source: Source) -> None:
+class Demands:
+    """The demand for models, from the front and from Envoy."""
+
+    def __init__(self, front: FrontApp, admin: Admin, knowledge: Knowledge) -> None:
+        self._front = front
+        self._admin = admin
+        self._knowledge = knowledge
+        self._version = -1
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until more or less is held than at the last call, or for some seconds."""
+        await self._front.demand_changed(self._version, seconds)
+        self._version = self._front.demand_version
+
+    def waiting(self) -> Mapping[str, Waiting]:
+        """Return what the front knows, by ModelEndpoint."""
+        return {each.endpoint: Waiting(each.held, each.last_activity) for each in self._front.demand()}
+
+    async def traffic(self) -> Traffic | None:
+        """Return what Envoy counts; None: it does not answer."""
+        try:
+            return Traffic(*traffic_in(await self._admin.prometheus(DEMAND)))
+        except AdminError as error:
+            log.warning("demand_unknown error=%s", json.dumps(str(error)))
+            return None
+
+    def endpoints(self) -> Iterable[str]:
+        """Return the ModelEndpoints that exist."""
+        return [model.endpoint for model in self._knowledge.snapshot.models]
+
+
+async def run(settings: Settings, source: Source, reporter: Reporter | None = None) -> None:
     """Run the gateway until SIGTERM or SIGINT.
+
+    Args:
+        settings: what a person set.
+        source: where snapshots come from.
+        reporter: who tells the demand; None: nobody reads it.
 
     Raises:
         EnvoyFailedError: Envoy did not start, or ended by itself.
@@ -156,17 +236,40 @@ async def run(settings: Settings, source: Source) -> None:
         front_app = build(knowledge, limits=Limits(most_body=settings.listening.most_body))
         front = _front_server(front_app, settings.listening.front_socket)
         serving = asyncio.create_task(front.serve())
+        demands = Demands(front_app, admin, knowledge)
+        reporting: asyncio.Task[None] | None = None
         try:
             await envoy.start(bootstrap(settings.listening), settings.listening.listen)
             host, port = settings.listening.listen
             log.info("gateway_started address=%s", json.dumps(f"http://{host}:{port}"))
-            await _until(stop, source.run(control.publish), envoy.watch())
+            if reporter is not None:
+                reporting = asyncio.create_task(_report(reporter, demands, knowledge))
+            await _until(stop, source.run(control.publish), control.watch(), envoy.watch())
         finally:
             log.info("gateway_stopping drain_seconds=%.0f", settings.drain_seconds)
             front_app.stop_holding()
             await envoy.stop(settings.drain_seconds)
+            if reporter is not None and reporting is not None:
+                reporting.cancel()
+                await asyncio.gather(reporting, return_exceptions=True)
+                if knowledge.ready:
+                    await _last_report(reporter, demands)
             front.should_exit = True
             await serving
+
+
+async def _report(reporter: Reporter, demands: Demands, knowledge: Knowledge) -> None:
+    """Report once it is known which models there are: before that, an empty report would be a false one."""
+    await knowledge.wait_until_ready()
+    await reporter.run(demands)
+
+
+async def _last_report(reporter: Reporter, demands: Demands) -> None:
+    try:
+        async with asyncio.timeout(LAST_REPORT_SECONDS):
+            await reporter.finish(demands)
+    except TimeoutError:
+        log.warning("last_report_late seconds=%.0f", LAST_REPORT_SECONDS)
 
 
 async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
@@ -176,11 +279,19 @@ async def _until(stop: asyncio.Event, *work: Awaitable[None]) -> None:
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            if (error := task.exception()) is not None:
+                raise _cause(error)
     finally:
         for task in [*tasks, stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what a group of tasks failed by."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class SignalFreeServer(uvicorn.Server):

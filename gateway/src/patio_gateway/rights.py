@@ -9,7 +9,10 @@ from fnmatch import fnmatchcase
 
 from patio_gateway.snapshot import Client
 
-PROBES = ("/healthz", "/readyz", "/healthcheck")
+READINESS = "/readyz"
+"""The path that says whether the gateway knows its models."""
+
+PROBES = ("/healthz", READINESS, "/healthcheck")
 """Paths that say whether the gateway serves."""
 
 PAGE = ("/", "/page.css", "/page.js")

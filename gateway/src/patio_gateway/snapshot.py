@@ -36,6 +36,18 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """A change of the number of a ModelEndpoint's workers."""
+
+    at: float
+    """Unix time."""
+    before: int
+    after: int
+    reason: str
+    """A sentence."""
+
+
+@dataclass(frozen=True)
 class Worker:
     """A pod, or a group of pods that serves as one, that may get requests: Ready and not draining."""
 
@@ -90,6 +102,8 @@ class Model:
     owner: str = ""
     created: int = 0
     """Unix time, for `/v1/models`."""
+    last_decision: Decision | None = None
+    """The last change of its number of workers, for people."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ import httpx
 
 from patio_gateway.app import Knowledge
 from patio_gateway.front.app import Limits, build
-from patio_gateway.front.overview import Decision
 from patio_gateway.snapshot import Client, Model, Snapshot, Worker
 from patio_testing.deadline import DEADLINE
 from patio_testing.model_gateway import until
@@ -79,12 +78,11 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
 async def front(
     *models: Model,
     limits: Limits | None = None,
-    decisions: Callable[[], Mapping[str, Decision]] = dict,
 ) -> AsyncIterator[Front]:
     """Return a front that knows some models, and needs no key."""
     knowledge = Knowledge()
     knowledge.publish(Snapshot(models=models, closed=False))
-    app = build(knowledge, limits=limits, decisions=decisions)
+    app = build(knowledge, limits=limits)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=DEADLINE) as http:
         yield Front(app, knowledge, http)

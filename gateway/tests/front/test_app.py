@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import json
 
+import httpx
 import pytest
 
-from patio_gateway.front.app import Limits
+from patio_gateway.app import Knowledge
+from patio_gateway.front.app import Limits, build
 from patio_gateway.front.queue.queues import Bounds
 from patio_gateway.front.rounds import MOST_ROUNDS
-from patio_gateway.snapshot import Client, Model, QueueLimits, Start, StartPhase, Worker
+from patio_gateway.snapshot import Client, Model, QueueLimits, Snapshot, Start, StartPhase, Worker
 
 from .fronts import CHAT, HELLO, WORKER, error_of, front
 
@@ -291,3 +293,28 @@ async def test_probes_answer_empty() -> None:
         for path in ("/healthz", "/readyz", "/healthcheck"):
             answer = await gateway.http.get(path)
             assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_gateway_that_knows_nothing_yet_says_so() -> None:
+    knowledge = Knowledge()
+    transport = httpx.ASGITransport(build(knowledge))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        answers = [await http.get(path) for path in ("/readyz", "/v1/models", "/v1/models/m")]
+        answers.append(await http.post(CHAT, json=HELLO, headers={"x-patio-model": "m"}))
+        assert {error_of(answer)["code"] for answer in answers} == {"gateway_starting"}
+        assert [answer.status_code for answer in answers] == [503] * 4
+        assert (await http.get("/healthz")).status_code == 200
+        knowledge.publish(Snapshot(closed=False), taken=False)
+        assert (await http.get("/readyz")).status_code == 503
+        knowledge.publish(Snapshot(closed=False))
+        assert (await http.get("/readyz")).status_code == 200
+        # It stays ready if Envoy is late with a later one.
+        knowledge.publish(Snapshot(closed=False), taken=False)
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_gateway_that_stops_is_not_ready() -> None:
+    async with front(ASLEEP) as gateway:
+        gateway.app.stop_holding()
+        assert error_of(await gateway.http.get("/readyz"))["code"] == "gateway_stopping"
+        assert (await gateway.http.get("/healthz")).status_code == 200

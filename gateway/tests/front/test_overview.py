@@ -7,15 +7,15 @@ import dataclasses
 import pytest
 
 from patio_gateway.front.demand import Demand
-from patio_gateway.front.overview import Decision, overview, state
-from patio_gateway.snapshot import Model, Start, StartPhase, Worker
+from patio_gateway.front.overview import overview, state
+from patio_gateway.snapshot import Decision, Model, Start, StartPhase, Worker
 
 MODEL = Model("a/m", ("m", "chat"), adapters=("sql", "law"), start=Start(StartPhase.DOWNLOADING, 34, "From the hub."))
 WORKER = Worker("m-0", ("127.0.0.1", 1), frozenset({"sql", "undeclared"}))
 
 
 def test_sleeping_model_shows_its_start_and_queue() -> None:
-    body = overview([MODEL], [Demand("a/m", 3, 12.34, 1000.0)], {}, "team-a")
+    body = overview([MODEL], [Demand("a/m", 3, 12.34, 1000.0)], "team-a")
     (model,) = body["models"]
     assert (model["state"], model["percent"], model["message"]) == ("Downloading", 34, "From the hub.")
     assert model["queue"] == {"length": 3, "max": 1000, "oldestWaitSeconds": 12.3}
@@ -23,8 +23,8 @@ def test_sleeping_model_shows_its_start_and_queue() -> None:
 
 
 def test_ready_model_shows_workers_and_where_adapters_are() -> None:
-    decision = {"a/m": Decision(900.0, 0, 1, "A request waits.")}
-    body = overview([dataclasses.replace(MODEL, workers=(WORKER,))], [], decision, None)
+    decision = Decision(900.0, 0, 1, "A request waits.")
+    body = overview([dataclasses.replace(MODEL, workers=(WORKER,), last_decision=decision)], [], None)
     (model,) = body["models"]
     assert (model["state"], model["percent"], model["message"]) == ("Ready", None, "")
     assert model["workers"] == [{"name": "m-0", "adapters": 2}]

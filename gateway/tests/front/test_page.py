@@ -16,9 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patio_gateway.front.app import build
-from patio_gateway.front.overview import Decision
 from patio_gateway.front.page import ASSETS, asset
-from patio_gateway.snapshot import Client, Model, Snapshot, Start, StartPhase, Worker
+from patio_gateway.snapshot import Client, Decision, Model, Snapshot, Start, StartPhase, Worker
 from patio_testing.model_gateway import Recorder, running_gateway, serving
 
 from .browser import Tab, needs_chromium, opened
@@ -142,8 +141,8 @@ def with_keys(app: ASGIApp) -> ASGIApp:
 @needs_chromium
 async def test_page_shows_models_to_a_key_and_forgets_it() -> None:
     decision = Decision(time.time() - 90, 0, 1, "1 request waits.")
-    async with front(decisions=lambda: {QWEN.endpoint: decision}) as gateway:
-        ready = dataclasses.replace(QWEN, workers=(READY,))
+    async with front() as gateway:
+        ready = dataclasses.replace(QWEN, workers=(READY,), last_decision=decision)
         gateway.publish(ready, *OTHERS, closed=True, clients=(CLIENT,))
         async with serving(with_keys(gateway.app)) as (host, port), opened(f"http://{host}:{port}/") as tab:
             await tab.sees("#status", "Enter an API key")

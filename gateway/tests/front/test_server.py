@@ -14,6 +14,7 @@ import pytest
 from patio_gateway.app import Knowledge, SignalFreeServer
 from patio_gateway.front.app import build
 from patio_gateway.front.server import config
+from patio_gateway.snapshot import Snapshot
 from patio_testing.deadline import DEADLINE
 from patio_testing.model_gateway import until
 
@@ -27,7 +28,9 @@ def socket() -> Iterator[str]:
 
 
 async def test_front_is_served_on_a_socket(socket: str) -> None:
-    server = SignalFreeServer(config(build(Knowledge()), socket))
+    knowledge = Knowledge()
+    knowledge.publish(Snapshot())
+    server = SignalFreeServer(config(build(knowledge), socket))
     serving = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started, "the front serves")

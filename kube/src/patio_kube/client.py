@@ -141,12 +141,18 @@ class KubeClient:
             manager: under which it writes objects.
             connections: that are there at once, at most; 0: as many as are asked for.
 
+        Raises:
+            ApiError: it is not known where the API server is.
+
         """
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            try:
+                await config.load_kube_config(client_configuration=configuration)
+            except config.ConfigException as error:
+                raise ApiError(0, f"There is neither a service account nor a usable kubeconfig: {error}") from error
         configuration.connection_pool_maxsize = connections
         return cls(client.ApiClient(configuration), manager)
 

@@ -28,6 +28,7 @@ from patio_api.labels import FIELD_MANAGER
 from patio_kube.client import KubeClient, Observe
 from patio_kube.informer import Informer
 from patio_kube.leader_election import LeaderElector
+from patio_kube.pending_events import PendingEvents
 from patio_kube.runtime import loop_lag
 from patio_kube.runtime.open_file_limit import raise_file_limit
 from patio_kube.runtime.repetition import every, until_done
@@ -139,7 +140,8 @@ async def _run(
     # What every replica keeps current: the objects of the API server, the signing key, the webhook's certificate.
     with_groups = settings.groups != "off"
     caches = Caches(clients.watches, groups=with_groups, namespaces=settings.watch_namespaces)
-    unreadable = UnreadableObjects(clients.passes)
+    pending_events = PendingEvents(clients.passes)
+    unreadable = UnreadableObjects(pending_events, "operator")
     for informer in (caches.pods, caches.adapters, caches.groups, caches.profiles):
         informer.on_unreadable = unreadable.note
     signing_key = SigningKeyRotation(clients.passes, settings)
@@ -175,7 +177,7 @@ async def _run(
             acting.create_task(adapters.act(), name="adapters")
             acting.create_task(groups.act(), name="groups")
             acting.create_task(profiles.act(), name="profiles")
-            acting.create_task(unreadable.run(), name="unreadable objects")
+            acting.create_task(pending_events.run(), name="events of unreadable objects")
 
     elector = LeaderElector(clients.lease, settings.namespace, settings.lease, settings.pod_name, metrics.leads)
     elector.on_renewal_failure = metrics.lease_renewal_failures.inc

@@ -6,12 +6,24 @@ choose: a model that nobody declared counts as `-`. Histograms have no pod, sinc
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from patio_gateway.control.replies import has_status
 
 MOST_SERIES = 20_000
 """Combinations of labels that one of the loggers counts."""
+
+IN_FLIGHT = "requests_in_flight"
+"""Requests that pods, or the front, have at the moment."""
+
+ENDED = "endpoint_requests_total"
+"""Requests that have ended, by ModelEndpoint alone: a short text, which is read each second."""
+
+DEMAND = rf"^patio_gateway\.({IN_FLIGHT}|{ENDED})"
+"""Of which of Envoy's statistics `traffic_in` reads, as a regular expression."""
 
 _ENDPOINT = ("endpoint", "%DYNAMIC_METADATA(patio:request:endpoint)%")
 _MODEL = ("model", "%DYNAMIC_METADATA(patio:request:known)%")
@@ -26,7 +38,8 @@ def loggers() -> list[dict[str, Any]]:
     return [
         _logger(
             counters=[
-                {"stat": _stat("requests_total", _ENDPOINT, _MODEL, _CLIENT, _POD, _CODE, _REASON), "value_fixed": 1}
+                {"stat": _stat("requests_total", _ENDPOINT, _MODEL, _CLIENT, _POD, _CODE, _REASON), "value_fixed": 1},
+                {"stat": _stat(ENDED, _ENDPOINT), "value_fixed": 1},
             ],
             histograms=[_milliseconds("request_milliseconds", "%DURATION%")],
         ),
@@ -66,7 +79,7 @@ def upstream_logger() -> dict[str, Any]:
             {
                 # A log of this kind knows the pod and nothing of the request. The front is in no endpoint.
                 "stat": _stat(
-                    "requests_in_flight",
+                    IN_FLIGHT,
                     ("endpoint", "%UPSTREAM_METADATA(envoy.lb:endpoint)%"),
                     ("at", "%UPSTREAM_METADATA(envoy.lb:role)%"),
                 ),
@@ -75,6 +88,22 @@ def upstream_logger() -> dict[str, Any]:
             }
         ]
     )
+
+
+_SERIES = re.compile(rf'^envoy_patio_gateway_({IN_FLIGHT}|{ENDED})\{{endpoint="([^"]+)"[^}}]*\}} (\d+)', re.MULTILINE)
+
+
+def traffic_in(text: str) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Return the requests in flight at pods, and those that have ended, by ModelEndpoint.
+
+    Args:
+        text: what Envoy's administration says of `DEMAND`, in Prometheus' format.
+
+    """
+    counted: dict[str, Counter[str]] = {IN_FLIGHT: Counter(), ENDED: Counter()}
+    for name, endpoint, value in _SERIES.findall(text):
+        counted[name][endpoint] += int(value)
+    return counted[IN_FLIGHT], counted[ENDED]
 
 
 def _logger(**stats: list[dict[str, Any]]) -> dict[str, Any]:

@@ -113,6 +113,10 @@ class Admin:
         _, _, value = found.partition(":")
         return int(value) if value.strip().isdecimal() else 0
 
+    async def prometheus(self, names: str) -> str:
+        """Return the statistics whose names this regular expression finds, in Prometheus' format."""
+        return await self._text("GET", "/stats/prometheus", filter=names)
+
     async def drain(self) -> None:
         """Let clients close their connections; requests go on."""
         await self._text("POST", "/drain_listeners?graceful&skip_exit")

@@ -139,6 +139,11 @@ def sent_back_too_often(model: Model) -> Answer:
     return _later(503, "worker_unreachable", message, 1)
 
 
+def starting() -> Answer:
+    """Return the answer while the gateway does not know its models yet."""
+    return _later(503, "gateway_starting", "This replica of the gateway starts. Send the request again.", 1)
+
+
 def stopping() -> Answer:
     """Return the answer to a request that waited, or would wait, when the gateway ends."""
     return _later(503, "gateway_stopping", "This replica of the gateway stops. Send the request again.", 1)

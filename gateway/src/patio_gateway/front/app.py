@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -29,16 +28,16 @@ from patio_gateway.front.access import visible
 from patio_gateway.front.answers import Answer
 from patio_gateway.front.bodies import Bodies, Body, NoRoomError, TooLargeError
 from patio_gateway.front.catalog import model_entry, model_list
-from patio_gateway.front.demand import as_json
+from patio_gateway.front.demand import Demand, as_json
 from patio_gateway.front.forwarding import Forwarder, WorkersFailedError, renamed
 from patio_gateway.front.holder import Asking, Clock, Holder, Outcome
 from patio_gateway.front.knowledge import Knowledge
 from patio_gateway.front.metrics import Metrics
-from patio_gateway.front.overview import Decision, overview
+from patio_gateway.front.overview import overview
 from patio_gateway.front.page import PAGE_HEADERS, asset
 from patio_gateway.front.queue.queues import Bounds
 from patio_gateway.front.rounds import MOST_ROUNDS, Round, Rounds
-from patio_gateway.rights import PAGE, PROBES
+from patio_gateway.rights import PAGE, PROBES, READINESS
 from patio_gateway.snapshot import Model
 
 T = TypeVar("T")
@@ -72,7 +71,6 @@ def build(
     *,
     clock: Clock | None = None,
     limits: Limits | None = None,
-    decisions: Callable[[], Mapping[str, Decision]] = dict,
     client: httpx.AsyncClient | None = None,
 ) -> FrontApp:
     """Return the front.
@@ -81,7 +79,6 @@ def build(
         knowledge: the newest snapshot that Envoy has.
         clock: by default the machine's.
         limits: what the front takes.
-        decisions: the last scaling decisions, by ModelEndpoint.
         client: for requests to workers of fallbacks; the caller closes it. By default the front makes one.
 
     """
@@ -106,9 +103,9 @@ def build(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *(Route(path, front.healthy) for path in PROBES),
+            *(Route(path, front.ready if path == READINESS else front.healthy) for path in PROBES),
             *(Route(path, front.page) for path in PAGE),
-            Route("/overview", partial(front.overview, decisions)),
+            Route("/overview", front.overview),
             Route("/demand", front.demand),
             Route("/metrics", front.metrics),
             *(Route(f"/{version}/models", front.models) for version in ("v1", "v2")),
@@ -146,18 +143,24 @@ class Front:
         """Answer that the front serves."""
         return Response(status_code=200)
 
+    async def ready(self, _: Request) -> Response:
+        """Answer whether the gateway knows its models and takes requests for them."""
+        if self._knowledge.ready and not self._holder.stopping:
+            return Response(status_code=200)
+        return _response(answers.starting() if not self._knowledge.ready else answers.stopping())
+
     async def page(self, request: Request) -> Response:
         """Serve the page for people, which has no data in it."""
         content, media_type = asset(request.url.path)
         return Response(content, media_type=media_type, headers=PAGE_HEADERS)
 
-    async def overview(self, decisions: Callable[[], Mapping[str, Decision]], request: Request) -> Response:
+    async def overview(self, request: Request) -> Response:
         """Say what the page shows, to a client with a key."""
         client = request.headers.get("x-patio-client")
         snapshot = self._knowledge.snapshot
         if snapshot.closed and client is None:
             return _response(answers.key_needed())
-        content = overview(visible(snapshot, client), self._holder.demand(), decisions(), client)
+        content = overview(visible(snapshot, client), self._holder.demand(), client)
         return JSONResponse(content, headers={"cache-control": "no-store"})
 
     async def demand(self, request: Request) -> Response:
@@ -180,17 +183,23 @@ class Front:
 
     async def models(self, request: Request) -> Response:
         """List the models that the client may use."""
+        if not self._knowledge.ready:
+            return _response(answers.starting())
         shown = visible(self._knowledge.snapshot, request.headers.get("x-patio-client"))
         return JSONResponse(model_list(shown))
 
     async def model(self, request: Request) -> Response:
         """Describe one model."""
+        if not self._knowledge.ready:
+            return _response(answers.starting())
         name = request.path_params["name"]
         entry = model_entry(visible(self._knowledge.snapshot, request.headers.get("x-patio-client")), name)
         return _response(answers.unknown_model(name)) if entry is None else JSONResponse(entry)
 
     async def request(self, request: Request) -> Response:
         """Answer a request that Envoy found no worker for: hold it, or say why it is not held."""
+        if not self._knowledge.ready:
+            return _response(answers.starting())
         name = request.headers.get("x-patio-model", "")
         found = self._holder.index.find(name)
         if name and (found is None or "x-patio-denied" in request.headers):
@@ -283,6 +292,19 @@ class FrontApp:
         self._app = app
         self._metrics = metrics
         self._holder = holder
+
+    def demand(self) -> tuple[Demand, ...]:
+        """Return the demand that the front knows of, now."""
+        return self._holder.demand()
+
+    @property
+    def demand_version(self) -> int:
+        """Grows whenever that demand is another one."""
+        return self._holder.version
+
+    async def demand_changed(self, after: int, seconds: float) -> None:
+        """Wait until the version is another one than `after`, or for some seconds."""
+        await self._holder.changed(after, seconds)
 
     def stop_holding(self) -> None:
         """Answer every request that waits with 503, and hold no other one: before the gateway ends."""

@@ -128,6 +128,11 @@ class Holder:
         self._resolve(self._queues.clear(), Outcome.STOPPING)
         self._move()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no request waits any more."""
+        return self._stopping
+
     def note_activity(self, endpoint: str) -> None:
         """Remember that a model was asked for now."""
         self._activity[endpoint] = self._clock.unix()

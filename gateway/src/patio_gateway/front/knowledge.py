@@ -19,6 +19,10 @@ class Knowledge(Protocol):
     def snapshot(self) -> Snapshot:
         """The snapshot."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is one already."""
+
     def subscribe(self, listener: Callable[[Snapshot], None]) -> None:
         """Call `listener` with each new snapshot, in the event loop."""
 

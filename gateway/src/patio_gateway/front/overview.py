@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from patio_gateway.front.demand import Demand
 from patio_gateway.snapshot import Model, StartPhase
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The last change of a ModelEndpoint's size."""
-
-    at: float
-    """Unix time."""
-    before: int
-    after: int
-    reason: str
-    """A sentence."""
-
-
-def overview(
-    models: Iterable[Model], demands: Iterable[Demand], decisions: Mapping[str, Decision], client: str | None
-) -> dict[str, Any]:
+def overview(models: Iterable[Model], demands: Iterable[Demand], client: str | None) -> dict[str, Any]:
     """Return the body of `GET /overview`: the models that `client` may use."""
     by_endpoint = {each.endpoint: each for each in demands}
     shown = sorted(models, key=lambda model: (model.names[0], model.endpoint))
     return {
         "client": client,
-        "models": [_model(each, by_endpoint.get(each.endpoint), decisions.get(each.endpoint)) for each in shown],
+        "models": [_model(each, by_endpoint.get(each.endpoint)) for each in shown],
     }
 
 
@@ -43,7 +28,8 @@ def state(model: Model) -> str:
     return model.start.phase.value
 
 
-def _model(model: Model, demand: Demand | None, decision: Decision | None) -> dict[str, Any]:
+def _model(model: Model, demand: Demand | None) -> dict[str, Any]:
+    decision = model.last_decision
     loaded = dict.fromkeys(model.adapters, 0)
     for worker in model.workers:
         for name in worker.adapters & loaded.keys():

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from patio_api.demand_report import DemandReport
 
 STALE_AFTER = timedelta(seconds=30)
-"""A replica reports each change within a second, and otherwise every ten seconds."""
+"""A replica reports each change within a second, and otherwise every five seconds."""
 AHEAD = timedelta(minutes=5)
 """By which the clock of a gateway's node may be ahead of the operator's. A report from later than that is left out."""
 MOST_REPORTS = 1_000

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patio_api.labels import adapters_shown, owners_shown
+from patio_kube.pods import is_leaving, is_ready
 from patio_protocol.adapters import SIDECAR_PORT
 from patio_protocol.authentication import OPERATOR_KEYS_VARIABLE
 
@@ -57,11 +58,8 @@ def decode_engine_pod(body: Mapping[str, Any]) -> EnginePod:
         labels=labels,
         ip=status.get("podIP") or None,
         sidecar_port=_sidecar_port(spec),
-        leaving=metadata.get("deletionTimestamp") is not None or status.get("phase") in ("Succeeded", "Failed"),
-        ready=any(
-            condition.get("type") == "Ready" and condition.get("status") == "True"
-            for condition in status.get("conditions") or []
-        ),
+        leaving=is_leaving(body),
+        ready=is_ready(body),
         serving=adapters_shown(labels, metadata.get("annotations") or {}),
         owners=owners_shown(labels),
     )

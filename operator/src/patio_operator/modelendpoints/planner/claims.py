@@ -7,21 +7,19 @@ was edited to claim later: a rule that everybody who reads both objects finds ou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 from patio_api.model_endpoint import ModelEndpoint
+from patio_api.precedence import Precedence, precedence
 from patio_operator.modelendpoints.planner.snapshot import Claim
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def taken(endpoint: ModelEndpoint, claims: Iterable[Claim]) -> Mapping[str, str]:
     """Return the names of an endpoint that are an older one's, with that one's `namespace/name`."""
     names = frozenset(endpoint.names)
-    place = endpoint.metadata.creation_timestamp or _NEVER, endpoint.key
-    holders: dict[str, tuple[datetime, str]] = {}
+    place = precedence(endpoint.metadata.creation_timestamp, endpoint.key)
+    holders: dict[str, Precedence] = {}
     for claim in claims:
-        other = claim.created, claim.key
+        other = precedence(claim.created, claim.key)
         if claim.key == endpoint.key or other > place:
             continue
         for name in names.intersection(claim.names):

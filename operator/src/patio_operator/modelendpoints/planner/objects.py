@@ -159,7 +159,7 @@ def _template(
     labels = naming.labels_of_revision(endpoint, revision)
     if role.type == "server" and role.nodes_per_worker == 1:
         labels |= {endpoint_labels.TAKES_REQUESTS: "true"}
-    ports = [{"name": "http", "containerPort": engine_port(endpoint)}]
+    ports = [{"name": endpoint_labels.REQUEST_PORT, "containerPort": engine_port(endpoint)}]
     if role.type == "prefill":
         ports.append({"name": "bootstrap", "containerPort": BOOTSTRAP_PORT})
     container: Object = {
@@ -249,7 +249,7 @@ def _router(endpoint: ModelEndpoint, revision: str) -> Object:
         "image": router.image,
         "command": list(command.command),
         "args": list(command.args),
-        "ports": [{"name": "http", "containerPort": ROUTER_PORT}],
+        "ports": [{"name": endpoint_labels.REQUEST_PORT, "containerPort": ROUTER_PORT}],
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 5},
     }
     if router.resources:
