@@ -250,7 +250,7 @@ async def measure(adapters: int, pods: int, of_each: int) -> None:
             await reconciler.reconcile((NAMESPACE,))
         elapsed, used = time.perf_counter() - began, time.process_time() - cpu
         what = "first pass, all statuses written" if number == 0 else "a pass, nothing changed"
-        wall, of_cpu = (max(span[which] for span in held) * 1000 for which in (0, 1))
+        wall, of_cpu = (max((span[which] for span in held), default=0.0) * 1000 for which in (0, 1))
         print(
             f"  {what}: {elapsed:.2f} s, {used:.2f} s of CPU; the loop held {wall:.0f} ms at most, "
             f"{of_cpu:.0f} ms of CPU"

@@ -10,7 +10,7 @@ import pytest
 from patio_api import labels
 from patio_operator.groups.caches import decode_group
 from patio_operator.loraadapters.caches import LONGEST_SPEC, adapters_in, decode_adapter
-from patio_operator.pods.injected_pod import LONGEST_LABELS, LONGEST_NAMES, decode_pod
+from patio_operator.pods.injected_pod import LONGEST_NAMES, decode_pod
 
 Object = dict[str, Any]
 
@@ -50,9 +50,18 @@ def test_loraadapter_larger_than_the_bound_is_left_out() -> None:
 
 
 def test_pod_with_labels_beyond_the_bound_is_left_out() -> None:
-    assert decode_pod(pod({"k": "v" * (LONGEST_LABELS - 1)}))
+    assert decode_pod(pod({"k": "v" * (labels.LONGEST_LABELS - 1)}))
     with pytest.raises(ValueError, match="labels"):
-        decode_pod(pod({"k": "v" * LONGEST_LABELS}))
+        decode_pod(pod({"k": "v" * labels.LONGEST_LABELS}))
+
+
+def test_pod_with_a_thousand_adapters_is_kept() -> None:
+    uid = "00000000-0000-0000-0000-{:012}"
+    names = [f"a-name-as-long-as-a-label-can-take-{n:026}" for n in range(1000)]
+    shown = [labels.adapter_labels(name, uid.format(n)) for n, name in enumerate(names)]
+    kept = decode_pod(pod({key: value for each in shown for key, value in each.items()}))
+    assert kept.pod.serving == frozenset(names)
+    assert len(kept.pod.owners) == 1000
 
 
 def test_pods_annotation_beyond_the_bound_is_not_kept() -> None:

@@ -102,6 +102,10 @@ ADAPTER_OWNER_PREFIX = "owner.lora.patio.dev/"
 LoraAdapters may have one name on different pods; by this label a Service selects the pods of one of them."""
 ADAPTER_NAMES = ADAPTER_PREFIX + "names"
 """Annotation of a pod: the whole names of the adapters whose labels are hashed, as a JSON object by label key."""
+LONGEST_LABELS = 16_384
+"""Characters of an object's labels that caches keep, those of adapters left out."""
+LONGEST_ADAPTER_LABELS = 262_144
+"""Characters of a pod's labels of adapters: enough for 1,000 adapters with two labels each, whatever their names."""
 ADAPTER_SERVICE = "patio.dev/adapter-service"
 """Label ("true") of the Services that LoraAdapters have made, by which the operator finds them."""
 
@@ -192,6 +196,32 @@ def serving_labels_patch(
     if annotations.get(ADAPTER_NAMES) != text:
         patch["annotations"] = {ADAPTER_NAMES: text}
     return {"metadata": patch} if patch else {}
+
+
+def bounded_labels(metadata: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return an object's labels.
+
+    The labels of adapters have a bound apart: a pod with 1,000 adapters has 2,000 of them.
+
+    Raises:
+        ValueError: they are longer than what a cache keeps of one object.
+
+    """
+    labels: Mapping[str, str] = metadata.get("labels") or {}
+    total = sum(len(key) + len(value) for key, value in labels.items())
+    if total > LONGEST_LABELS:
+        of_adapters = sum(
+            len(key) + len(value)
+            for key, value in labels.items()
+            if key.startswith((ADAPTER_PREFIX, ADAPTER_OWNER_PREFIX))
+        )
+        if of_adapters > LONGEST_ADAPTER_LABELS:
+            raise ValueError(
+                f"its labels of adapters have {of_adapters} characters, more than {LONGEST_ADAPTER_LABELS}"
+            )
+        if total - of_adapters > LONGEST_LABELS:
+            raise ValueError(f"its labels have {total - of_adapters} characters, more than {LONGEST_LABELS}")
+    return labels
 
 
 def _is_serving_label(key: str, value: str) -> bool:

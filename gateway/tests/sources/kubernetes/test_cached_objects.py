@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from patio_api.endpoint_labels import TAKES_REQUESTS
-from patio_api.labels import adapter_labels
+from patio_api.labels import LONGEST_LABELS, adapter_labels
 from patio_gateway.snapshot import Decision, QueueLimits, Routing, Start, StartPhase
 from patio_gateway.sources.kubernetes.cached_objects import (
-    LONGEST_LABELS,
     LONGEST_MESSAGE,
     CachedEndpoint,
     decode_adapter,

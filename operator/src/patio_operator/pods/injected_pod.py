@@ -14,9 +14,8 @@ from patio_api.bounded_json import read_object
 from patio_operator.pods.engine_pod import EnginePod, decode_engine_pod
 from patio_operator.pods.profile_use import ProfileUse, use_of
 
-LONGEST_LABELS = 16_384
 LONGEST_NAMES = 65_536
-"""Characters that are kept of a pod's labels, and of its annotation with the names of its adapters."""
+"""Characters that are kept of a pod's annotation with the names of its adapters."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,7 @@ def decode_pod(body: Mapping[str, Any]) -> CachedPod:
     """
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
-    size = sum(len(key) + len(value) for key, value in (metadata.get("labels") or {}).items())
-    if size > LONGEST_LABELS:
-        raise ValueError(f"its labels have {size} characters, more than {LONGEST_LABELS}")
+    labels.bounded_labels(metadata)
     names = annotations.get(labels.ADAPTER_NAMES)
     if names is not None and len(names) > LONGEST_NAMES:
         names = ""

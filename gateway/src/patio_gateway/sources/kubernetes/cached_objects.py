@@ -16,15 +16,12 @@ from typing import Any
 
 from patio_api.durations import length_of
 from patio_api.endpoint_labels import ENDPOINT, REQUEST_CONTAINERS, REQUEST_PORT, TAKES_REQUESTS
-from patio_api.labels import ADAPTER_LOADED, ADAPTER_PREFIX, adapter_label, owners_shown
+from patio_api.labels import ADAPTER_LOADED, ADAPTER_PREFIX, adapter_label, bounded_labels, owners_shown
 from patio_api.loraadapter import LoraAdapter
 from patio_api.model_endpoint import ModelEndpoint, UnreadableEndpoint, read
 from patio_gateway.snapshot import Address, Decision, Model, QueueLimits, Routing, Start, StartPhase
 from patio_kube.pods import is_leaving, is_ready
 
-LONGEST_LABELS = 262_144
-"""Characters of an object's labels that are looked at. A pod with a thousand adapters, the most that are labelled, has
-some 110,000."""
 LONGEST_MESSAGE = 300
 """Characters of what the operator says of a start."""
 
@@ -145,7 +142,7 @@ def decode_adapter(body: Mapping[str, Any]) -> CachedAdapter | None:
     metadata = body["metadata"]
     if metadata.get("deletionTimestamp") is not None:
         return None
-    labels = _labels(metadata)
+    labels = bounded_labels(metadata)
     own_metadata = {key: metadata[key] for key in ("name", "namespace", "uid", "creationTimestamp") if key in metadata}
     adapter = LoraAdapter.model_validate({"metadata": own_metadata, "spec": body.get("spec")})
     return CachedAdapter(
@@ -166,7 +163,7 @@ def decode_pod(body: Mapping[str, Any]) -> CachedPod | None:
 
     """
     metadata = body["metadata"]
-    labels = _labels(metadata)
+    labels = bounded_labels(metadata)
     endpoint = labels.get(ENDPOINT)
     if not endpoint or labels.get(TAKES_REQUESTS) != "true" or is_leaving(body) or not is_ready(body):
         return None
@@ -185,14 +182,6 @@ def decode_pod(body: Mapping[str, Any]) -> CachedPod | None:
             if labels.get(ADAPTER_PREFIX + name) == ADAPTER_LOADED
         ),
     )
-
-
-def _labels(metadata: Mapping[str, Any]) -> Mapping[str, str]:
-    labels: Mapping[str, str] = metadata.get("labels") or {}
-    size = sum(len(key) + len(value) for key, value in labels.items())
-    if size > LONGEST_LABELS:
-        raise ValueError(f"its labels have {size} characters, more than {LONGEST_LABELS}")
-    return labels
 
 
 def _request_port(spec: Mapping[str, Any]) -> int | None:
