@@ -130,6 +130,14 @@ def test_whatever_is_reported_gives_a_plan_and_a_valid_status(
     assert all(condition["reason"] for condition in after["conditions"])
 
 
+@pytest.mark.parametrize("name", [":", "a b", "x/../y", "-", "a\n", "x" * 254])
+def test_adapter_that_no_order_can_name_belongs_to_nobody(name: str) -> None:
+    reported = report_body(lora_name=name, owner="LoraAdapter/team/deleted")
+    sidecar = Observation(read_answer(answer(reported)), ever_answered=True)
+    decided = plan(Snapshot([pod()], {"uid-pod-0": sidecar}, [lora_adapter()], NOW))
+    assert [action.request.lora_name for action in decided.actions if isinstance(action, Load | Unload)] == ["sql"]
+
+
 @pytest.mark.parametrize("owner", ["LoraAdapter/other/sql", "LoraAdapter/team-b/sql", "LoraAdapter/", "x", None])
 def test_report_of_another_namespace_orders_nothing(owner: str | None) -> None:
     reported = report_body(owner=owner) if owner is not None else report_body()

@@ -29,9 +29,9 @@ REQUIRED_ADAPTERS_VARIABLE = "PATIO_REQUIRED_ADAPTERS"
 """Variable that the admission webhook sets on the sidecar: a JSON list of `LoadRequest`. Adapters named in it
 are wanted from the first second of the pod, and the pod is not ready before each of them is settled."""
 
-AdapterName = Annotated[
-    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-]
+LONGEST_ADAPTER_NAME = 253
+ADAPTER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+AdapterName = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADAPTER_NAME, pattern=ADAPTER_NAME)]
 """The name of an adapter in requests. Engines accept anything (vLLM 0.32 even `x/../y`); we do not."""
 
 ABSOLUTE_PATH = r"^/[^\x00]*$"

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from patio_operator.loraadapters.planner.observation import Answer, Capacity, Prepared, Report
-from patio_protocol.adapters import MOST_ON_DISK, AdapterState, PreparedState
+from patio_protocol.adapters import ADAPTER_NAME, LONGEST_ADAPTER_NAME, MOST_ON_DISK, AdapterState, PreparedState
 
 MOST_ADAPTERS = 4096
 """Of one pod; what is beyond is left out."""
@@ -34,6 +34,7 @@ LATEST = 4e9
 
 _STATES = {state.value: state for state in AdapterState}
 _PREPARED_STATES = {state.value: state for state in PreparedState}
+_ADAPTER_NAME = re.compile(ADAPTER_NAME)
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 
@@ -75,7 +76,7 @@ def _report(item: Mapping[str, Any]) -> Report | None:
     return Report(
         name,
         state,
-        _text(owner, LONGEST_NAME),
+        _text(owner, LONGEST_NAME) if _is_adapter_name(name) else None,
         _text(item.get("revision"), LONGEST_REVISION),
         _reason(item.get("reason"), state),
         _message(item.get("message")),
@@ -85,6 +86,11 @@ def _report(item: Mapping[str, Any]) -> Report | None:
         _text(item.get("credentials_revision"), LONGEST_REVISION),
         _prepared(item.get("prepared")),
     )
+
+
+def _is_adapter_name(name: str) -> bool:
+    """Whether an order can have this name. Engines have others too; a sidecar that says who owns one is not ours."""
+    return len(name) <= LONGEST_ADAPTER_NAME and _ADAPTER_NAME.fullmatch(name) is not None
 
 
 def _prepared(value: Any) -> Prepared | None:
