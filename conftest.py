@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
+from hypothesis.internal.conjecture import providers
 
 LONG = os.environ.get("PATIO_TEST_LONG") == "1"
 TIMES = 20
@@ -20,6 +21,10 @@ LONG_SECONDS = 3600
 settings.register_profile("fixed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("long" if LONG else "fixed")
+if not LONG:
+    # Hypothesis tries the constants of all local modules that the process has imported. Which these are depends on what
+    # else the process tests, so the same seed would give other examples. There is no public way to leave them out.
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
