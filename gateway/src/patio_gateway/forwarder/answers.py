@@ -25,6 +25,9 @@ class Answer:
 TOO_MANY = Answer(429, "Too many requests", LATER)
 """In upstream's words, which clients compare."""
 
+BAD_HEADER = Answer(400, "A header of the request cannot be sent on.")
+LONG_PATH = Answer(414, "The path and query of the request are too long.")
+STOPPING = Answer(503, "The forwarder ends. Send the request again.", LATER)
 NO_ROOM = Answer(429, "The forwarder reads as many bodies of requests as it may. Send the request again later.", LATER)
 BAD_PATH = Answer(404, "Not Found")
 
@@ -51,7 +54,7 @@ def stream_alone(path: str) -> Answer:
 
 def unreachable(engine: str) -> Answer:
     """Return the answer when the engine takes no connection."""
-    return Answer(503, f"The engine at {engine} takes no connection. It starts, or it ended.", LATER)
+    return Answer(503, f"The engine at {engine} takes no connection: it is starting, or has ended.", LATER)
 
 
 def broken_off(engine: str) -> Answer:

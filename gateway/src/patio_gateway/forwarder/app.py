@@ -6,6 +6,7 @@ read whole, within bounds, before the engine gets any of it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError
 from patio_gateway.forwarder.config import Config
 from patio_gateway.forwarder.payload import Call, PayloadError, is_json, read_call
 from patio_gateway.forwarder.permits import OwnPermits, Permits
-from patio_gateway.forwarder.readiness import Readiness
+from patio_gateway.forwarder.readiness import Readiness, readiness_client
 from patio_gateway.forwarder.relay import Incoming, Outgoing, Relay, engine_client, unless_hung_up
 from patio_gateway.forwarder.routes import ALL_METHODS, METHODS, ForwardedRoute, engine_of, routes
 
@@ -69,7 +70,7 @@ def build(
     """
     limits = limits or Limits()
     permits = permits if permits is not None else OwnPermits(config.max_concurrency)
-    engine, health = client or engine_client(), httpx.AsyncClient(trust_env=False)
+    engine, health = client or engine_client(), readiness_client()
     readiness = Readiness(health, [(engine_of(each), each.healthcheck_route) for each in config.forwardings])
     relay, bodies = Relay(engine), Bodies(limits.most_body, limits.most_kept)
 
@@ -134,8 +135,6 @@ class Endpoint:
         self._relay = relay
         self._permits = permits
         self._bodies = bodies
-        forwarding = (route.sync or route.stream or (None,))[0]
-        self._unwraps = forwarding is None or forwarding.model_engine_unwrap
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, within the limit."""
@@ -146,11 +145,16 @@ class Endpoint:
             return
         try:
             await self._admitted(scope, receive, out)
+        except asyncio.CancelledError:
+            # uvicorn cancels what is left when the time to drain is over, and would log a traceback for each.
+            log.warning("request_cut path=%s started=%s", json.dumps(self._route.path), str(out.started).lower())
+            if not out.started:
+                await out.say(answers.STOPPING)
         finally:
             self._permits.give_back(permit)
 
     async def _admitted(self, scope: Scope, receive: Receive, out: Outgoing) -> None:
-        # A client of HTTP has resolved them. An engine, or what is before it, might, and leave the routes of the config.
+        # What is before an engine might resolve them, and the request would leave the routes of the config.
         if {".", ".."} & set(scope["path"].split("/")):
             await out.say(answers.BAD_PATH)
             return
@@ -173,7 +177,7 @@ class Endpoint:
         if route.passthrough is not None:
             return self._relay.passed(incoming, route.passthrough, out)
         try:
-            call = read_call(incoming.body, self._unwraps) if is_json(content_type) else None
+            call = read_call(incoming.body) if is_json(content_type) else None
         except PayloadError as error:
             return out.say(answers.unreadable(str(error)))
         if call is not None:

@@ -24,8 +24,8 @@ class PayloadError(ValueError):
 class Call:
     """A call that Model Engine wrapped."""
 
-    content: bytes
-    """The JSON for the engine."""
+    args: bytes
+    """The JSON of `args`."""
     stream: bool | None = None
     """Whether the call asks for a stream; None: it does not say."""
     as_string: bool | None = None
@@ -38,12 +38,8 @@ def is_json(content_type: str) -> bool:
     return kind in {"", "application/json"} or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def read_call(body: bytes, unwraps: bool) -> Call | None:
-    """Return the call in a body; None if it is a plain request.
-
-    Args:
-        body: the JSON that a client sent.
-        unwraps: whether the engine gets `args` alone (`model_engine_unwrap`), or the whole body.
+def read_call(body: bytes) -> Call | None:
+    """Return the call in the JSON that a client sent; None if it is a plain request.
 
     Raises:
         PayloadError: it is not JSON, or its `args` are null.
@@ -61,7 +57,7 @@ def read_call(body: bytes, unwraps: bool) -> Call | None:
     fields = args if isinstance(args, dict) else {}
     as_string = fields.get(AS_STRING)
     return Call(
-        content=json.dumps(args, separators=(",", ":")).encode() if unwraps else body,
+        args=json.dumps(args, separators=(",", ":")).encode(),
         stream=bool(fields["stream"]) if fields.get("stream") is not None else None,
         as_string=as_string if isinstance(as_string, bool) else None,
     )

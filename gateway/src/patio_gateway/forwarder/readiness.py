@@ -21,6 +21,13 @@ FRESH_SECONDS = 0.5
 """Probes within this time share one look."""
 
 
+def readiness_client() -> httpx.AsyncClient:
+    """Return a client for looks at engines, each on a new connection; the caller closes it."""
+    return httpx.AsyncClient(
+        timeout=2 * TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
+    )
+
+
 class Readiness:
     """Calls the health routes of the engines."""
 
@@ -55,7 +62,7 @@ class Readiness:
         except TimeoutError:
             return f"The engine at {engine.address} did not answer {path} within {TIMEOUT_SECONDS:g} s."
         except httpx.ConnectError:
-            return f"The engine at {engine.address} takes no connection. It starts, or it ended."
+            return f"The engine at {engine.address} takes no connection: it is starting, or has ended."
         except httpx.HTTPError as error:
             return f"The engine at {engine.address} did not answer {path}: {error or type(error).__name__}."
         return None if status == 200 else f"The engine at {engine.address} answered {path} with {status}."

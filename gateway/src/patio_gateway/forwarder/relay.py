@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from patio_gateway.bounded_body import TooLongError, read_body
 from patio_gateway.forwarder import answers
 from patio_gateway.forwarder.answers import Answer
-from patio_gateway.forwarder.config import Stream, Sync
+from patio_gateway.forwarder.config import Forwarding, Stream, Sync
 from patio_gateway.forwarder.events import EventReader, EventTooLongError
 from patio_gateway.forwarder.payload import WITHOUT_BODY, Call, error_detail, event_of, wrapped
 from patio_gateway.forwarder.routes import Engine, Target
@@ -128,7 +128,10 @@ class Relay:
         path = incoming.path if target.path is None else target.path.encode()
         raw_path = path + (b"?" + incoming.query if incoming.query else b"")
         headers = _without(incoming.headers, NOT_TO_ENGINE)
-        async with self._sent(target.engine, incoming.method, raw_path, headers, incoming.body, out) as answer:
+        async with (
+            self._failing(target.engine, out),
+            self._sent(target.engine, incoming.method, raw_path, headers, incoming.body) as answer,
+        ):
             await out.start(answer.status_code, _without(answer.headers.raw, HOP_BY_HOP))
             async for chunk in answer.aiter_raw():
                 await out.more(chunk)
@@ -136,7 +139,7 @@ class Relay:
 
     async def single(self, incoming: Incoming, target: Target, call: Call, config: Sync, out: Outgoing) -> None:
         """Send a call on, and its answer when it is complete."""
-        async with self._called(incoming, target, call, out) as answer:
+        async with self._failing(target.engine, out), self._called(incoming, target, call, config) as answer:
             body = await read_body(answer, MOST_ANSWER)
             headers = _some(answer.headers.raw, {b"retry-after"})
             if config.wrap_response:
@@ -150,7 +153,7 @@ class Relay:
 
     async def events(self, incoming: Incoming, target: Target, call: Call, config: Stream, out: Outgoing) -> None:
         """Send a call on, and each event as it comes; an error of the engine keeps its status."""
-        async with self._called(incoming, target, call, out) as answer:
+        async with self._failing(target.engine, out), self._called(incoming, target, call, config) as answer:
             if answer.status_code != 200:
                 body = error_detail(await read_body(answer, MOST_ANSWER))
                 headers = [*_some(answer.headers.raw, {b"retry-after"}), (b"content-type", b"application/json")]
@@ -168,7 +171,7 @@ class Relay:
 
     @asynccontextmanager
     async def _called(
-        self, incoming: Incoming, target: Target, call: Call, out: Outgoing
+        self, incoming: Incoming, target: Target, call: Call, config: Forwarding
     ) -> AsyncIterator[httpx.Response]:
         path = incoming.path if target.path is None else target.path.encode()
         headers = [
@@ -177,28 +180,36 @@ class Relay:
             (b"accept-encoding", b"identity"),
             *_some(incoming.headers, WITH_CALLS),
         ]
-        async with self._sent(target.engine, "POST", path, headers, call.content, out) as answer:
+        content = call.args if config.model_engine_unwrap else incoming.body
+        async with self._sent(target.engine, "POST", path, headers, content) as answer:
             yield answer
 
     @asynccontextmanager
     async def _sent(
-        self, engine: Engine, method: str, path: bytes, headers: Headers, body: bytes, out: Outgoing
+        self, engine: Engine, method: str, path: bytes, headers: Headers, body: bytes
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request and yield the answer; when the engine fails, tell the client and return."""
         url = httpx.URL(scheme="http", host=engine.host, port=engine.port, raw_path=path)
+        # Not the client's own way to build it: that adds headers, and cookies of other clients.
+        request = httpx.Request(method, url, headers=headers, content=body or None)
+        answer = await self._client.send(request, stream=True)
         try:
-            # Not the client's own way to build it: that adds headers, and cookies of other clients.
-            request = httpx.Request(method, url, headers=headers, content=body or None)
-            answer = await self._client.send(request, stream=True)
-            try:
-                yield answer
-            finally:
-                await answer.aclose()
+            yield answer
+        finally:
+            await answer.aclose()
+
+    @asynccontextmanager
+    async def _failing(self, engine: Engine, out: Outgoing) -> AsyncIterator[None]:
+        """Tell the client when the engine fails within the context."""
+        try:
+            yield
+        except httpx.InvalidURL as error:
+            await _fail(out, answers.LONG_PATH, error)
+        except httpx.LocalProtocolError as error:
+            await _fail(out, answers.BAD_HEADER, error)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             await _fail(out, answers.unreachable(engine.address), error)
         except httpx.TimeoutException as error:
-            seconds = self._client.timeout.read or 0.0
-            await _fail(out, answers.silent(engine.address, seconds), error)
+            await _fail(out, answers.silent(engine.address, self._client.timeout.read or 0.0), error)
         except (TooLongError, EventTooLongError) as error:
             await _fail(out, answers.too_long(engine.address, str(error)), error)
         except (httpx.TransportError, httpx.DecodingError) as error:
