@@ -388,7 +388,8 @@ async def test_bodies_together_have_a_limit() -> None:
         double.engine.core.batch.pause()
         args = HELLO | {"x": "x" * 800}
         first = asyncio.create_task(forward.call(args))
-        await until(lambda: double.engine.core.batch.waiting.total(), "the first is at the engine")
+        batch = double.engine.core.batch
+        await until(lambda: batch.waiting.total() + batch.running.total(), "the first is at the engine")
         second = await forward.call(args)
         assert (second.status_code, second.headers["retry-after"]) == (429, "1")
         double.engine.core.batch.resume()

@@ -109,12 +109,16 @@ async def test_engine_that_breaks_a_call_off_is_502(answer: bytes) -> None:
 @pytest.mark.parametrize("is_call", [True, False])
 async def test_stream_that_breaks_off_has_no_end_for_the_client(is_call: bool) -> None:
     args = HELLO | {"stream": True}
-    async with raw_engine(HEAD + b"b\r\ndata: 1\n\n\r\n\r\n") as (port, _), forwarder(port) as forward:
-        async with forward.http.stream("POST", CHAT, json={"args": args} if is_call else args) as answer:
-            chunks = answer.aiter_bytes()
-            assert b"1" in await in_time(anext(chunks))
-            with pytest.raises(httpx.RemoteProtocolError):
-                await in_time(anext(chunks))
+    body = {"args": args} if is_call else args
+    async with (
+        raw_engine(HEAD + b"b\r\ndata: 1\n\n\r\n\r\n") as (port, _),
+        forwarder(port) as forward,
+        forward.http.stream("POST", CHAT, json=body) as answer,
+    ):
+        chunks = answer.aiter_bytes()
+        assert b"1" in await in_time(anext(chunks))
+        with pytest.raises(httpx.RemoteProtocolError):
+            await in_time(anext(chunks))
 
 
 async def test_answer_that_is_too_long_is_502(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ read whole, within bounds, before the engine gets any of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -36,6 +37,9 @@ from patio_gateway.forwarder.relay import Incoming, Outgoing, Relay, engine_clie
 from patio_gateway.forwarder.routes import ALL_METHODS, METHODS, ForwardedRoute, engine_of, routes
 
 log = logging.getLogger(__name__)
+
+CUT_SECONDS = 5.0
+"""How long requests that are cut may take to end."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -72,7 +76,7 @@ def build(
     permits = permits if permits is not None else OwnPermits(config.max_concurrency)
     engine, health = client or engine_client(), readiness_client()
     readiness = Readiness(health, [(engine_of(each), each.healthcheck_route) for each in config.forwardings])
-    relay, bodies = Relay(engine), Bodies(limits.most_body, limits.most_kept)
+    relay, bodies, in_flight = Relay(engine), Bodies(limits.most_body, limits.most_kept), InFlight()
 
     async def healthy(_: Request) -> Response:
         return JSONResponse("OK")
@@ -85,6 +89,8 @@ def build(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with engine, health:
             yield
+            # Those that were cut when the time to drain was over close the engine's connection and say so.
+            await in_flight.ended(CUT_SECONDS)
 
     return Starlette(
         lifespan=lifespan,
@@ -94,7 +100,7 @@ def build(
             *(
                 Route(
                     route.path,
-                    Endpoint(route, relay, permits, bodies),
+                    Endpoint(route, relay, permits, bodies, in_flight),
                     methods=ALL_METHODS if route.passthrough is not None else METHODS,
                 )
                 for route in routes(config)
@@ -127,14 +133,41 @@ async def _no_route(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
+class InFlight:
+    """How many requests have no complete answer yet."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until there are none, for at most some seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none.wait()
+
+
 class Endpoint:
     """What answers the requests of a path."""
 
-    def __init__(self, route: ForwardedRoute, relay: Relay, permits: Permits, bodies: Bodies) -> None:
+    def __init__(
+        self, route: ForwardedRoute, relay: Relay, permits: Permits, bodies: Bodies, in_flight: InFlight
+    ) -> None:
         self._route = route
         self._relay = relay
         self._permits = permits
         self._bodies = bodies
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, within the limit."""
@@ -143,15 +176,16 @@ class Endpoint:
         if permit is None:
             await out.say(answers.TOO_MANY)
             return
-        try:
-            await self._admitted(scope, receive, out)
-        except asyncio.CancelledError:
-            # uvicorn cancels what is left when the time to drain is over, and would log a traceback for each.
-            log.warning("request_cut path=%s started=%s", json.dumps(self._route.path), str(out.started).lower())
-            if not out.started:
-                await out.say(answers.STOPPING)
-        finally:
-            self._permits.give_back(permit)
+        with self._in_flight:
+            try:
+                await self._admitted(scope, receive, out)
+            except asyncio.CancelledError:
+                # uvicorn cancels what is left when the time to drain is over, and would log a traceback for each.
+                log.warning("request_cut path=%s started=%s", json.dumps(self._route.path), str(out.started).lower())
+                if not out.started:
+                    await out.say(answers.STOPPING)
+            finally:
+                self._permits.give_back(permit)
 
     async def _admitted(self, scope: Scope, receive: Receive, out: Outgoing) -> None:
         # What is before an engine might resolve them, and the request would leave the routes of the config.

@@ -71,7 +71,9 @@ def listening(host: str | None, port: int) -> socket.socket:
             dualstack_ipv6=six and host in (None, "::"),
         )
     except OSError as error:
-        raise NoSocketError(f"Cannot listen on {host or 'any address'}, port {port}: {error.strerror}.") from None
+        # Its own text repeats the address.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise NoSocketError(f"Cannot listen on {host or 'any address'}, port {port}: {reason}.") from None
 
 
 def serve(config: Config, serving: Serving) -> None:
