@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
+from patio_gateway.forwarder import answers
 from patio_gateway.forwarder.routes import Engine
 
 TIMEOUT_SECONDS = 5.0
@@ -62,7 +63,7 @@ class Readiness:
         except TimeoutError:
             return f"The engine at {engine.address} did not answer {path} within {TIMEOUT_SECONDS:g} s."
         except httpx.ConnectError:
-            return f"The engine at {engine.address} takes no connection: it is starting, or has ended."
+            return answers.unreachable(engine.address).detail
         except httpx.HTTPError as error:
             return f"The engine at {engine.address} did not answer {path}: {error or type(error).__name__}."
         return None if status == 200 else f"The engine at {engine.address} answered {path} with {status}."
