@@ -76,7 +76,8 @@ async def client_of(port: int) -> AsyncIterator[httpx.AsyncClient]:
 async def rest_of(process: asyncio.subprocess.Process) -> str:
     """Return the rest of a command's log, when it has ended."""
     assert process.stderr is not None
-    return (await in_time(process.stderr.read())).decode()
+    text: bytes = await in_time(process.stderr.read())
+    return text.decode()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError
+from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError, TooSlowError
+from patio_testing.deadline import DEADLINE
 
 
 def request(*chunks: bytes, hangs_up: bool = False) -> Request:
@@ -20,7 +23,7 @@ def request(*chunks: bytes, hangs_up: bool = False) -> Request:
 
 
 async def test_room_is_taken_while_a_body_is_kept() -> None:
-    bodies = Bodies(4, 6)
+    bodies = Bodies(4, 6, DEADLINE)
     async with bodies.read(request(b"ab", b"cd")) as body:
         assert body == b"abcd"
         with pytest.raises(NoRoomError):
@@ -33,7 +36,7 @@ async def test_room_is_taken_while_a_body_is_kept() -> None:
 
 
 async def test_failed_reads_give_their_room_back() -> None:
-    bodies = Bodies(4, 4)
+    bodies = Bodies(4, 4, DEADLINE)
     for _ in range(3):
         with pytest.raises(TooLargeError):
             async with bodies.read(request(b"abc", b"de")):
@@ -41,5 +44,18 @@ async def test_failed_reads_give_their_room_back() -> None:
         with pytest.raises(ClientDisconnect):
             async with bodies.read(request(b"abc", hangs_up=True)):
                 pass
+    async with bodies.read(request(b"abcd")) as body:
+        assert body == b"abcd"
+
+
+async def test_body_that_does_not_come_ends_in_time() -> None:
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    bodies = Bodies(4, 4, 0.01)
+    with pytest.raises(TooSlowError):
+        async with bodies.read(Request({"type": "http", "method": "POST", "headers": []}, never)):
+            pass
     async with bodies.read(request(b"abcd")) as body:
         assert body == b"abcd"

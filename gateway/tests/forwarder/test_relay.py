@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 import engine_double
 from engine_double.server import running_double
 from patio_gateway.forwarder import relay
+from patio_gateway.forwarder.app import Limits, build
 from patio_testing.model_gateway import until
 
-from .forwarders import CHAT, COMPLETIONS, HELLO, forwarder, in_time
+from .forwarders import CHAT, COMPLETIONS, HELLO, config_for, forwarder, in_time
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 RECORDINGS = Path(engine_double.__file__).parent / "recordings/vllm/api-0.32.0-more.jsonl"
@@ -132,16 +136,44 @@ async def test_answer_that_is_too_long_is_502(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_path_that_is_too_long_is_414() -> None:
-    async with running_double() as double, forwarder(double.port) as forward:
-        answer = await forward.http.post(f"{CHAT}?{'a' * 60_000}", json=HELLO)
-        assert answer.status_code in (200, 400)
-        reader, writer = await asyncio.open_connection(forward.http.base_url.host, forward.http.base_url.port)
-        writer.write(f"POST {CHAT}?{'a' * 65_536} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
-        assert b" 4" in (await in_time(reader.read()))[:16]
+    """uvicorn with httptools has no bound of its own."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if sent:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path = {"path": CHAT, "raw_path": CHAT.encode(), "query_string": b"a" * 65_537, "root_path": ""}
+    headers = [(b"content-type", b"text/plain")]
+    await build(config_for(1))({"type": "http", "method": "POST", "headers": headers, **path}, receive, send)
+    assert sent[0]["status"] == 414
+
+
+async def test_client_that_takes_nothing_loses_its_place() -> None:
+    closed = asyncio.Event()
+
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                await writer.drain()
+        closed.set()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    async with server, forwarder(server.sockets[0].getsockname()[1], limits=Limits(stall_seconds=0.2)) as forward:
+        base = forward.http.base_url
+        _, writer = await asyncio.open_connection(base.host, base.port, limit=1)
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+        await in_time(closed.wait())
         writer.close()
 
 
-def recorded() -> list[dict[str, str]]:
+def recorded() -> list[dict[str, Any]]:
     """Return what vLLM 0.32.0 answered, where it answered a POST with JSON."""
     found = [json.loads(line) for line in RECORDINGS.read_text().splitlines()]
     return [each for each in found if each["method"] == "POST" and each["content_type"] == "application/json"]

@@ -37,6 +37,11 @@ def too_large(most: int) -> Answer:
     return Answer(413, f"The body of the request is larger than {most} bytes.")
 
 
+def too_slow(seconds: float) -> Answer:
+    """Return the answer to a body that was not complete in time."""
+    return Answer(408, f"The body of the request was not complete within {seconds:g} s.")
+
+
 def unreadable(reason: str) -> Answer:
     """Return the answer to a body that cannot be unwrapped."""
     return Answer(422, reason)

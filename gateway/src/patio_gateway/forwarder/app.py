@@ -28,12 +28,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from patio_gateway.forwarder import answers
-from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError
+from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError, TooSlowError
 from patio_gateway.forwarder.config import Config
 from patio_gateway.forwarder.payload import Call, PayloadError, is_json, read_call
 from patio_gateway.forwarder.permits import OwnPermits, Permits
 from patio_gateway.forwarder.readiness import Readiness, readiness_client
-from patio_gateway.forwarder.relay import Incoming, Outgoing, Relay, engine_client, unless_hung_up
+from patio_gateway.forwarder.relay import ClientStalledError, Incoming, Outgoing, Relay, engine_client, unless_hung_up
 from patio_gateway.forwarder.routes import ALL_METHODS, METHODS, ForwardedRoute, engine_of, routes
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class Limits:
     """Bytes of a body."""
     most_kept: int = 256 * 1024 * 1024
     """Bytes of all bodies that a process keeps at a time."""
+    body_seconds: float = 120.0
+    """How long a body may take to come."""
+    stall_seconds: float = 300.0
+    """How long a client may take nothing of an answer: it would keep its permit."""
 
 
 def build(
@@ -76,7 +80,11 @@ def build(
     permits = permits if permits is not None else OwnPermits(config.max_concurrency)
     engine, health = client or engine_client(), readiness_client()
     readiness = Readiness(health, [(engine_of(each), each.healthcheck_route) for each in config.forwardings])
-    relay, bodies, in_flight = Relay(engine), Bodies(limits.most_body, limits.most_kept), InFlight()
+    relay, bodies, in_flight = (
+        Relay(engine),
+        Bodies(limits.most_body, limits.most_kept, limits.body_seconds),
+        InFlight(),
+    )
 
     async def healthy(_: Request) -> Response:
         return JSONResponse("OK")
@@ -100,7 +108,7 @@ def build(
             *(
                 Route(
                     route.path,
-                    Endpoint(route, relay, permits, bodies, in_flight),
+                    Endpoint(route, relay, permits, bodies, in_flight, limits.stall_seconds),
                     methods=ALL_METHODS if route.passthrough is not None else METHODS,
                 )
                 for route in routes(config)
@@ -161,17 +169,24 @@ class Endpoint:
     """What answers the requests of a path."""
 
     def __init__(
-        self, route: ForwardedRoute, relay: Relay, permits: Permits, bodies: Bodies, in_flight: InFlight
+        self,
+        route: ForwardedRoute,
+        relay: Relay,
+        permits: Permits,
+        bodies: Bodies,
+        in_flight: InFlight,
+        stall_seconds: float,
     ) -> None:
         self._route = route
         self._relay = relay
         self._permits = permits
         self._bodies = bodies
         self._in_flight = in_flight
+        self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, within the limit."""
-        out = Outgoing(send)
+        out = Outgoing(send, self._stall_seconds)
         permit = self._permits.take()
         if permit is None:
             await out.say(answers.TOO_MANY)
@@ -179,6 +194,9 @@ class Endpoint:
         with self._in_flight:
             try:
                 await self._admitted(scope, receive, out)
+            except ClientStalledError:
+                # Without the end of its answer uvicorn closes the connection.
+                log.warning("client_stalled path=%s", json.dumps(self._route.path))
             except asyncio.CancelledError:
                 # uvicorn cancels what is left when the time to drain is over, and would log a traceback for each.
                 log.warning("request_cut path=%s started=%s", json.dumps(self._route.path), str(out.started).lower())
@@ -200,6 +218,8 @@ class Endpoint:
                     log.info("client_hung_up path=%s", json.dumps(self._route.path))
         except TooLargeError:
             await out.say(answers.too_large(self._bodies.most))
+        except TooSlowError:
+            await out.say(answers.too_slow(self._bodies.seconds))
         except NoRoomError:
             await out.say(answers.NO_ROOM)
         except ClientDisconnect:

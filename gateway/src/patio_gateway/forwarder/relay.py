@@ -68,11 +68,17 @@ def engine_client(silence_seconds: float = SILENCE_SECONDS) -> httpx.AsyncClient
     )
 
 
-class Outgoing:
-    """The answer to a client, as far as it is."""
+class ClientStalledError(Exception):
+    """A client did not take what was sent to it."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+
+class Outgoing:
+    """The answer to a client, as far as it is. Each method raises `ClientStalledError`."""
+
+    def __init__(self, send: Send, stall_seconds: float) -> None:
+        """`stall_seconds` is how long a client may take no byte while there are some."""
+        self._send_message = send
+        self._stall_seconds = stall_seconds
         self.started = False
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -87,6 +93,13 @@ class Outgoing:
     async def end(self, body: bytes = b"") -> None:
         """Send the last part."""
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _send(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await self._send_message(message)
+        except TimeoutError:
+            raise ClientStalledError from None
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send all of it."""
