@@ -11,6 +11,7 @@ import pytest
 from engine_double import recorded, running_double
 from engine_double.metrics import SGLANG_FILE, SGLANG_IDLE_FILE, VLLM_FILE
 from engine_double.samples import write_adapter
+from patio_testing.deadline import DEADLINE
 
 OURS = ("http_", "vllm:lora_requests_info")
 """Families whose series depend on what was asked."""
@@ -28,7 +29,10 @@ def series(text: str) -> set[str]:
 
 async def scraped(engine: str) -> tuple[str, str]:
     """Before and after one request."""
-    async with running_double(engine=engine) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(engine=engine) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         idle = (await client.get("/metrics")).text
         await client.post("/v1/completions", json={"model": "tiny", "prompt": "hello world", "max_tokens": 3})
         return idle, (await client.get("/metrics")).text
@@ -57,7 +61,10 @@ async def test_nothing_is_counted_before_the_first_request(engine: str) -> None:
 
 
 async def test_phases_of_a_request_add_up_to_the_whole() -> None:
-    async with running_double(tokens_per_second=100) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=100) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         await client.post("/v1/completions", json={"model": "tiny", "prompt": "hello world", "max_tokens": 3})
         text = (await client.get("/metrics")).text
     phases = [total(text, f"vllm:request_{phase}_time_seconds_sum") for phase in ("queue", "prefill", "decode")]
@@ -80,7 +87,7 @@ async def test_buckets_are_cumulative() -> None:
 async def test_test_can_fix_numbers_and_names_its_model(tmp_path: Path) -> None:
     async with running_double(served_model_names=("llama",)) as double:
         double.set_metrics(vllm__num_requests_waiting=7, vllm__kv_cache_usage_perc=0.5)
-        async with httpx.AsyncClient(base_url=double.url) as client:
+        async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
             path = str(write_adapter(tmp_path / "a"))
             await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
             text = (await client.get("/metrics")).text

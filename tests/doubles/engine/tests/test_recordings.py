@@ -255,7 +255,7 @@ async def test_vllm_answers_as_recorded_in_every_corner_of_lora(shelf: Path) -> 
         exchanges = [exchange for exchange in more_vllm_exchanges() if exchange.section == "lora"]
         # The recorded server had these two already.
         for name in ("lora-a", "lora-b"):
-            async with httpx.AsyncClient(base_url=double.url) as client:
+            async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
                 path = str(shelf / f"srv/e2e/adapters/{name}")
                 await client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path})
         differences = await replay(double, exchanges, shelf, places=("/srv/e2e/",))

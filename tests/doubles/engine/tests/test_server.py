@@ -23,7 +23,7 @@ from patio_testing.local_servers import engine_double, logged
 
 
 async def test_fault_is_applied_as_often_as_ordered() -> None:
-    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         double.fault("/v1/models", status=503, body="busy", times=2)
         answers = [(await client.get("/v1/models")) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 200]
@@ -32,7 +32,7 @@ async def test_fault_is_applied_as_often_as_ordered() -> None:
 
 
 async def test_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
-    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         double.fault("/v1/load_lora_adapter", status=502, after=True, times=1)
         path = str(write_adapter(tmp_path / "a"))
         answer = await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
@@ -41,7 +41,7 @@ async def test_lost_answer_took_effect_all_the_same(tmp_path: Path) -> None:
 
 
 async def test_delay_alone_leaves_the_answer_to_the_engine() -> None:
-    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         double.fault("/version", delay=0.2)
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/version", timeout=0.05)
@@ -49,7 +49,10 @@ async def test_delay_alone_leaves_the_answer_to_the_engine() -> None:
 
 
 async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None:
-    async with running_double(engine="sglang", api_key="sk") as double, httpx.AsyncClient(base_url=double.url) as http:
+    async with (
+        running_double(engine="sglang", api_key="sk") as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as http,
+    ):
         order = {"path": "/ready", "status": 500, "times": 1}
         assert (await http.post("/_double/faults", json=order)).status_code == 200
         assert len((await http.get("/_double/faults")).json()) == 1
@@ -66,7 +69,10 @@ async def test_control_surface_orders_the_same_over_http(tmp_path: Path) -> None
 
 
 async def test_crash_breaks_connections_and_a_restart_forgets(tmp_path: Path) -> None:
-    async with running_double(tokens_per_second=20) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=20) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         path = str(write_adapter(tmp_path / "a"))
         await client.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": path})
         body = {"model": "a", "prompt": "hello world", "max_tokens": 400}
@@ -88,7 +94,7 @@ async def test_port_is_closed_until_the_engine_has_started() -> None:
         await double.crash()
         double._settings = type(double._settings)(startup_seconds=3600.0, port=double.port)
         starting = asyncio.create_task(double.start())
-        async with httpx.AsyncClient(base_url=double.url) as client:
+        async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
             with pytest.raises(httpx.ConnectError):
                 await client.get("/health")
         starting.cancel()

@@ -43,7 +43,7 @@ async def until_running(double: Double, count: int) -> None:
 async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", tokens_per_second=40) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         for name in ("a0", "a1", "a2"):
             await load(client, name, write_adapter(tmp_path / name))
@@ -69,7 +69,7 @@ async def test_unload_waits_for_its_requests_and_all_else_waits_for_it(tmp_path:
 async def test_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", tokens_per_second=40, max_loaded_loras=2) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         for name in ("a0", "a1", "a2"):
             write_adapter(tmp_path / name)
@@ -87,7 +87,7 @@ async def test_eviction_waits_for_the_evicted_adapters_requests(tmp_path: Path) 
 async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
     async with (
         running_double(engine="sglang", tokens_per_second=40) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         generation = asyncio.create_task(complete(client, "tiny", max_tokens=20))
         await until_running(double, 1)
@@ -99,7 +99,7 @@ async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
         assert (await client.get("/v1/models")).status_code == 200
         assert await generation == 20
         await ending
-        async with httpx.AsyncClient(base_url=double.url) as late_client:
+        async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as late_client:
             refused = False
             try:
                 await late_client.get("/ready")
@@ -111,7 +111,7 @@ async def test_sigterm_makes_it_not_ready_and_lets_requests_finish() -> None:
 async def test_it_is_not_ready_while_it_warms_up_but_already_loads(tmp_path: Path) -> None:
     async with (
         running_double(engine="sglang", warmup_seconds=3600) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         assert (await client.get("/ready")).status_code == 503
         assert (await client.get("/health")).status_code == 503

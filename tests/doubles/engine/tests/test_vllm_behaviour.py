@@ -34,7 +34,7 @@ async def until_running(double: Double, count: int) -> None:
 
 
 async def test_each_adapter_has_its_own_answer_and_always_the_same(tmp_path: Path) -> None:
-    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         await load(client, "a", write_adapter(tmp_path / "a"))
         await load(client, "b", write_adapter(tmp_path / "b"))
         answers = [await complete(client, model) for model in ("tiny", "a", "b")]
@@ -43,7 +43,7 @@ async def test_each_adapter_has_its_own_answer_and_always_the_same(tmp_path: Pat
 
 
 async def test_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) -> None:
-    async with running_double() as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with running_double() as double, httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client:
         await load(client, "a", write_adapter(tmp_path / "one"))
         await load(client, "other", write_adapter(tmp_path / "two"))
         await load(client, "a", tmp_path / "two", load_inplace=True)
@@ -51,7 +51,10 @@ async def test_load_in_place_swaps_the_weights_under_the_name(tmp_path: Path) ->
 
 
 async def test_unload_answers_at_once_and_the_running_request_finishes(tmp_path: Path) -> None:
-    async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=50) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         await load(client, "a", write_adapter(tmp_path / "a"))
         request = asyncio.create_task(complete(client, "a", max_tokens=10))
         await until_running(double, 1)
@@ -62,7 +65,10 @@ async def test_unload_answers_at_once_and_the_running_request_finishes(tmp_path:
 
 async def test_running_request_keeps_its_weights_through_a_reload(tmp_path: Path) -> None:
     old_weights, new_weights = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
-    async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=40) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         await load(client, "a", old_weights)
         request = asyncio.create_task(complete(client, "a", max_tokens=12))
         await until_running(double, 1)
@@ -76,7 +82,10 @@ async def test_running_request_keeps_its_weights_through_a_reload(tmp_path: Path
 
 async def test_load_in_place_changes_the_weights_of_a_running_request(tmp_path: Path) -> None:
     old_weights, new_weights = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two")
-    async with running_double(tokens_per_second=40) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=40) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         await load(client, "a", old_weights)
         request = asyncio.create_task(complete(client, "a", max_tokens=20))
         async with asyncio.timeout(DEADLINE):
@@ -94,7 +103,7 @@ async def test_load_in_place_changes_the_weights_of_a_running_request(tmp_path: 
 async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path) -> None:
     async with (
         running_double(tokens_per_second=50, max_num_seqs=1) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         await load(client, "a", write_adapter(tmp_path / "a"))
         requests = [asyncio.create_task(complete(client, "a", max_tokens=5)) for _ in range(3)]
@@ -117,7 +126,7 @@ async def test_requests_over_the_batch_wait_and_the_metrics_tell(tmp_path: Path)
 async def test_no_more_than_max_loras_adapters_run_at_once(tmp_path: Path) -> None:
     async with (
         running_double(tokens_per_second=50, max_loras=1) as double,
-        httpx.AsyncClient(base_url=double.url) as client,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
     ):
         for name in ("a", "b"):
             await load(client, name, write_adapter(tmp_path / name))
@@ -131,7 +140,10 @@ async def test_no_more_than_max_loras_adapters_run_at_once(tmp_path: Path) -> No
 
 
 async def test_sigterm_aborts_what_runs_and_closes_the_port(tmp_path: Path) -> None:
-    async with running_double(tokens_per_second=20) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=20) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         body = {"model": "tiny", "prompt": "hello world", "max_tokens": 400, "stream": True}
         async with client.stream("POST", "/v1/completions", json=body) as stream:
             lines = stream.aiter_lines()
@@ -141,12 +153,15 @@ async def test_sigterm_aborts_what_runs_and_closes_the_port(tmp_path: Path) -> N
             await ending
         assert events[-1] == "[DONE]"
         assert json.loads(events[-2])["choices"][0]["finish_reason"] == "abort"
-        async with httpx.AsyncClient(base_url=double.url) as late_client:
+        async with httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as late_client:
             assert await is_refused(late_client)
 
 
 async def test_client_that_disconnects_frees_its_place() -> None:
-    async with running_double(tokens_per_second=50) as double, httpx.AsyncClient(base_url=double.url) as client:
+    async with (
+        running_double(tokens_per_second=50) as double,
+        httpx.AsyncClient(base_url=double.url, timeout=DEADLINE) as client,
+    ):
         body = {"model": "tiny", "prompt": "hello world", "max_tokens": 400, "stream": True}
         async with client.stream("POST", "/v1/completions", json=body) as stream:
             await anext(stream.aiter_lines())
