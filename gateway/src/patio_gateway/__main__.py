@@ -18,6 +18,7 @@ from patio_gateway.control.bootstrap import Listening
 from patio_gateway.control.groups import most_own_groups
 from patio_gateway.envoy.process import EnvoyFailedError
 from patio_gateway.envoy.program import EnvoyMissingError, find_envoy
+from patio_gateway.logs import set_up_logging
 from patio_gateway.snapshot import Client
 from patio_gateway.sources.keys import KeyFileError, read_key_file
 from patio_gateway.sources.kubernetes.options import KEYS_LABEL, Cluster, NoClusterError, cluster_of
@@ -218,8 +219,7 @@ def _clients(path: Path | None) -> Callable[[], tuple[Client, ...] | None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return what it ends with."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    set_up_logging()
     try:
         cluster = _cluster(arguments)
         engines = _engines(arguments.engine or ())

@@ -251,7 +251,7 @@ def test_help_explains_every_option() -> None:
     assert all(action.help for action in options)
 
 
-def test_command_imports_nothing_of_the_gateway_but_itself() -> None:
+def test_command_imports_of_the_gateway_itself_and_small_readers() -> None:
     """It starts in the sidecar's image, which has neither these packages nor the memory for them."""
     code = "import sys, patio_gateway.forwarder.__main__; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -259,4 +259,5 @@ def test_command_imports_nothing_of_the_gateway_but_itself() -> None:
     tops = {name.partition(".")[0] for name in found}
     assert not tops & {"patio_api", "patio_kube", "kubernetes", "prometheus_client", "patio", "fastapi"}
     own = {name for name in found if re.match(r"patio_gateway\.\w+$", name)}
-    assert own == {"patio_gateway.forwarder", "patio_gateway.bounded_body"}
+    shared = {"bounded_body", "logs", "request_bodies", "yaml_text"}
+    assert own == {"patio_gateway.forwarder", *(f"patio_gateway.{name}" for name in shared)}

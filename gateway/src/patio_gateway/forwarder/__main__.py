@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from patio_gateway.forwarder.app import LOG_FORMAT
 from patio_gateway.forwarder.config import MOST_BYTES, Config, ConfigError, read_config
 from patio_gateway.forwarder.routes import routes
 from patio_gateway.forwarder.server import NoSocketError, Serving, serve
+from patio_gateway.logs import set_up_logging
 
 BAD_INPUT = 2
 """What the program ends with when its file or an option cannot be used."""
@@ -88,8 +87,7 @@ def _serving(arguments: argparse.Namespace) -> Serving:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return what it ends with."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    set_up_logging()
     try:
         config, serving = _config(arguments.config, arguments.set), _serving(arguments)
     except ConfigError as error:

@@ -28,20 +28,19 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from patio_gateway.forwarder import answers
-from patio_gateway.forwarder.bodies import Bodies, NoRoomError, TooLargeError, TooSlowError
 from patio_gateway.forwarder.config import Config
 from patio_gateway.forwarder.payload import Call, PayloadError, is_json, read_call
 from patio_gateway.forwarder.permits import OwnPermits, Permits
 from patio_gateway.forwarder.readiness import Readiness, readiness_client
 from patio_gateway.forwarder.relay import ClientStalledError, Incoming, Outgoing, Relay, engine_client, unless_hung_up
 from patio_gateway.forwarder.routes import ALL_METHODS, METHODS, ForwardedRoute, engine_of, routes
+from patio_gateway.logs import set_up_logging
+from patio_gateway.request_bodies import Bodies, NoRoomError, TooLargeError, TooSlowError
 
 log = logging.getLogger(__name__)
 
 CUT_SECONDS = 5.0
 """How long requests that are cut may take to end."""
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def build(
             *(
                 Route(
                     route.path,
-                    Endpoint(route, relay, permits, bodies, in_flight, limits.stall_seconds),
+                    Endpoint(route, relay, permits, bodies, in_flight, limits),
                     methods=ALL_METHODS if route.passthrough is not None else METHODS,
                 )
                 for route in routes(config)
@@ -120,8 +119,7 @@ def build(
 
 def worker(config: Config, permits: Permits) -> Starlette:
     """Return the application of a process that the forwarder spawned; the process ends with the forwarder."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    set_up_logging()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return build(config, permits)
 
@@ -175,18 +173,18 @@ class Endpoint:
         permits: Permits,
         bodies: Bodies,
         in_flight: InFlight,
-        stall_seconds: float,
+        limits: Limits,
     ) -> None:
         self._route = route
         self._relay = relay
         self._permits = permits
         self._bodies = bodies
         self._in_flight = in_flight
-        self._stall_seconds = stall_seconds
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, within the limit."""
-        out = Outgoing(send, self._stall_seconds)
+        out = Outgoing(send, self._limits.stall_seconds)
         permit = self._permits.take()
         if permit is None:
             await out.say(answers.TOO_MANY)
@@ -211,15 +209,15 @@ class Endpoint:
             await out.say(answers.BAD_PATH)
             return
         try:
-            async with self._bodies.read(Request(scope, receive)) as body:
+            async with self._bodies.read_whole(Request(scope, receive)) as body:
                 incoming = Incoming.of(scope, body)
                 work = self._forwarded(incoming, scope["path"], Request(scope).headers.get("content-type", ""), out)
                 if not await unless_hung_up(receive, work):
                     log.info("client_hung_up path=%s", json.dumps(self._route.path))
         except TooLargeError:
-            await out.say(answers.too_large(self._bodies.most))
+            await out.say(answers.too_large(self._limits.most_body))
         except TooSlowError:
-            await out.say(answers.too_slow(self._bodies.seconds))
+            await out.say(answers.too_slow(self._limits.body_seconds))
         except NoRoomError:
             await out.say(answers.NO_ROOM)
         except ClientDisconnect:

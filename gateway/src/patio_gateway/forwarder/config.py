@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from patio_gateway.forwarder.overrides import MOST_OVERRIDES, OverrideError, overridden, parse_override
+from patio_gateway.yaml_text import NotYamlError, read_yaml
 
 MOST_BYTES = 1024 * 1024
 """Of the file."""
@@ -121,10 +121,6 @@ class Config(BaseModel):
         return tuple(each for each in (self.sync, self.stream) if each is not None)
 
 
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-"""What PyYAML 6.0 raises for text that it cannot read."""
-
-
 def read_config(data: bytes, source: str, options: Sequence[str], variables: Mapping[str, str]) -> Config:
     """Return the config that a file, the options `--set` and the environment make.
 
@@ -141,8 +137,8 @@ def read_config(data: bytes, source: str, options: Sequence[str], variables: Map
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{source} is longer than {MOST_BYTES} bytes.")
     try:
-        content = yaml.safe_load(data)
-    except _NOT_YAML:
+        content = read_yaml(data)
+    except NotYamlError:
         raise ConfigError(f"{source} is not YAML.") from None
     if content is None:
         content = {}

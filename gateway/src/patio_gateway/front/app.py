@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from patio_gateway.front import answers, checks
 from patio_gateway.front.access import visible
 from patio_gateway.front.answers import Answer
-from patio_gateway.front.bodies import Bodies, Body, NoRoomError, TooLargeError
 from patio_gateway.front.catalog import model_entry, model_list
 from patio_gateway.front.demand import Demand, as_json
 from patio_gateway.front.forwarding import Forwarder, WorkersFailedError, renamed
@@ -37,6 +36,7 @@ from patio_gateway.front.overview import overview
 from patio_gateway.front.page import PAGE_HEADERS, asset
 from patio_gateway.front.queue.queues import Bounds
 from patio_gateway.front.rounds import MOST_ROUNDS, Round, Rounds
+from patio_gateway.request_bodies import Bodies, Body, NoRoomError, TooLargeError
 from patio_gateway.rights import PAGE, PROBES, READINESS
 from patio_gateway.snapshot import Model
 

@@ -15,11 +15,11 @@ import stat
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from patio_gateway.snapshot import Client
+from patio_gateway.yaml_text import NotYamlError, read_yaml
 
 MOST_BYTES = 1024 * 1024
 MOST_KEYS = 10_000
@@ -42,10 +42,6 @@ class _Entry(BaseModel):
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     priority: int = 0
 
-
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-"""What PyYAML 6.0 raises for text that it cannot read: `2024-13-01` (ValueError), `!!bool x` (KeyError), `!!timestamp
-x` (AttributeError)."""
 
 _ENTRIES = TypeAdapter(Annotated[list[_Entry], Field(max_length=MOST_KEYS)])
 
@@ -76,8 +72,8 @@ def read_key_file(path: Path) -> tuple[Client, ...]:
 def parse_keys(data: bytes, source: str) -> tuple[Client, ...]:
     """Return who has a key by this text; raise `KeyFileError`, which names `source`."""
     try:
-        found = yaml.safe_load(data)
-    except _NOT_YAML:
+        found = read_yaml(data)
+    except NotYamlError:
         raise KeyFileError(f"{source} is not YAML.") from None
     try:
         entries = _ENTRIES.validate_python(found)

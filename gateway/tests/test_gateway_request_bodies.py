@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
-from patio_gateway.front.bodies import Bodies, NoRoomError, TooLargeError
+from patio_gateway.request_bodies import Bodies, NoRoomError, TooLargeError, TooSlowError
+from patio_testing.deadline import DEADLINE
 
 
-def request(chunks: Iterable[bytes]) -> Request:
+def request(chunks: Iterable[bytes], hangs_up: bool = False) -> Request:
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
-    waiting = iter([*messages, {"type": "http.request", "body": b"", "more_body": False}])
+    last = {"type": "http.disconnect"} if hangs_up else {"type": "http.request", "body": b"", "more_body": False}
+    waiting = iter([*messages, last])
 
     async def receive() -> dict[str, object]:
         return next(waiting)
@@ -61,3 +65,42 @@ async def test_memory_is_free_after_any_bodies(all_chunks: list[list[bytes]], ke
         assert body in (b"".join(chunks), None)
         assert (body is None) == (size > keep)
     assert await kept(bodies, [b"x" * 15], keep=15) == (15, b"x" * 15)
+
+
+async def test_room_is_taken_while_a_body_is_kept() -> None:
+    bodies = Bodies(4, 6, DEADLINE)
+    async with bodies.read_whole(request([b"ab", b"cd"])) as body:
+        assert body == b"abcd"
+        with pytest.raises(NoRoomError):
+            async with bodies.read_whole(request([b"ab", b"c"])):
+                pass
+        async with bodies.read_whole(request([b"ab"])) as other:
+            assert other == b"ab"
+    async with bodies.read_whole(request([b"abcd"])):
+        pass
+
+
+async def test_failed_reads_give_their_room_back() -> None:
+    bodies = Bodies(4, 4, DEADLINE)
+    for _ in range(3):
+        with pytest.raises(TooLargeError):
+            async with bodies.read_whole(request([b"abc", b"de"])):
+                pass
+        with pytest.raises(ClientDisconnect):
+            async with bodies.read_whole(request([b"abc"], hangs_up=True)):
+                pass
+    async with bodies.read_whole(request([b"abcd"])) as body:
+        assert body == b"abcd"
+
+
+async def test_body_that_does_not_come_ends_in_time() -> None:
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    bodies = Bodies(4, 4, 0.01)
+    with pytest.raises(TooSlowError):
+        async with bodies.read_whole(Request({"type": "http", "method": "POST", "headers": []}, never)):
+            pass
+    async with bodies.read_whole(request([b"abcd"])) as body:
+        assert body == b"abcd"
