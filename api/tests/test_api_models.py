@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 
 from patio_api.loraadapter import InstanceState, LoraAdapter
 from patio_api.profile import ClusterEngineRuntimeProfile
 from patio_protocol.adapters import AdapterState
-
-SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples" / "rbg"
+from patio_testing.upstream_samples import as_written, sample_id
 
 METADATA = {
     "name": "sql",
@@ -98,18 +95,8 @@ def test_what_is_unset_is_not_written() -> None:
     }
 
 
-def samples(kind: str) -> list[Any]:
-    return [
-        pytest.param(
-            str(path.relative_to(SAMPLES)), document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}"
-        )
-        for path in sorted(SAMPLES.rglob("*.yaml"))
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == kind
-    ]
-
-
-@pytest.mark.parametrize(("path", "sample"), samples("ClusterEngineRuntimeProfile"))
-def test_upstreams_profiles_can_be_read(path: str, sample: dict[str, Any]) -> None:
+@pytest.mark.parametrize("written", as_written("ClusterEngineRuntimeProfile"), ids=sample_id)
+def test_upstreams_profiles_can_be_read(written: tuple[str, dict[str, Any]]) -> None:
+    _, sample = written
     profile = ClusterEngineRuntimeProfile.model_validate(sample)
     assert list(profile.spec.containers) == sample["spec"]["containers"]

@@ -14,8 +14,7 @@ from patio_operator.injection.requested_profiles import runtimes_of
 from patio_operator.injection.types import PodRejection
 from patio_operator.pods.injected_pod import decode_pod
 from patio_operator.pods.profile_use import MOST_PROFILES, profiles_in
-
-BAD = ["[" * 900, "[" * 100_000, "[" * 900 + "]" * 900, '{"a":' * 5000, "NaN", "9" * 5000, '"\\ud800"', "{", ""]
+from patio_testing.unreadable_json import UNREADABLE
 
 
 def pod(**annotations: str) -> dict[str, Any]:
@@ -30,14 +29,14 @@ def pod(**annotations: str) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {}, "status": {}}
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", UNREADABLE)
 @pytest.mark.parametrize("key", [labels.INJECTED, labels.ENGINE, labels.ADAPTER_NAMES, labels.ROLLED])
 def test_annotations_never_keep_a_pod_out_of_the_cache(key: str, text: str) -> None:
     known = decode_pod(pod(**{key: text}))
     assert (known.pod.serving, known.engine_port, known.use) == ({"x"}, None, None)
 
 
-@pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_annotations_of_others_count_as_absent(text: str) -> None:
     assert rollout_annotations.of_template({"annotations": {labels.ROLLED: text}}) == {}
     assert rollout_annotations.of_role({"annotations": {labels.ROLLED_ROLES: text}}, "r") == {}

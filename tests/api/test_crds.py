@@ -27,10 +27,10 @@ from patio_operator.loraadapters.planner.plan import Instance, InstanceState, Pl
 from patio_operator.loraadapters.planner.status import recorded, status
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.sources import parse_source
+from patio_testing.upstream_samples import SAMPLES
 
 pytestmark = pytest.mark.api
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
 MANIFESTS = sorted(SAMPLES.rglob("*.yaml"))
 UNKNOWN_FIELDS = "sglang-agg-inference"
 """Its probes are indented into a volume: it applies, as pod templates are kept as they are; a StatefulSet does not

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from patio_testing.kube import Kube, condition, until
+from patio_testing.upstream_samples import SAMPLES
 
 pytestmark = pytest.mark.api
 
 PROFILES = ("nvidia-runtime-profile", "sglang-pd-runtime")
-SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
 
 
 @pytest.mark.timeout(600)

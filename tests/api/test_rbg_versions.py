@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ import yaml
 from e2e_cluster.control_plane import ControlPlane
 from patio_testing.kube import Kube, condition, until
 from patio_testing.operator_process import OperatorProcess
+from patio_testing.upstream_samples import SAMPLES
 
 pytestmark = pytest.mark.api
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "rbg"
 OLD, NEW = "rolebasedgroups.v1alpha1.workloads.x-k8s.io", "rolebasedgroups.v1alpha2.workloads.x-k8s.io"
 CRD = "rolebasedgroups.workloads.x-k8s.io"
 POD = {"spec": {"containers": [{"name": "engine", "image": "engine", "unknown": {"to": "us"}}]}}

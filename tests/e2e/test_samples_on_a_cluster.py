@@ -18,7 +18,8 @@ from e2e_engine.__main__ import model_directory
 from patio_testing import sample_groups
 from patio_testing.environment import log_progress
 from patio_testing.kube import Kube, condition, until
-from patio_testing.sample_groups import SAMPLES, Role
+from patio_testing.sample_groups import Role
+from patio_testing.upstream_samples import SAMPLES
 
 pytestmark = pytest.mark.cluster
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,13 +14,13 @@ from patio_api import crd
 from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_api.rolebasedgroup_v1alpha1 import RoleBasedGroupV1alpha1
 from patio_operator.groups import conversion
+from patio_testing.upstream_samples import as_written, sample_id
 
 from .schema_strategies import allowed_by, json_values, short_texts
 
 Object = dict[str, Any]
 
 NEW, OLD = "rbg.workloads.x-k8s.io/", "rolebasedgroup.workloads.x-k8s.io/"
-SAMPLES = Path(__file__).resolve().parents[3] / "tests" / "samples" / "rbg"
 
 (DEFINITION,) = (definition for definition in crd.DEFINITIONS if definition.model is RoleBasedGroup)
 SCHEMAS = {
@@ -229,17 +227,9 @@ def test_unknown_version_is_an_error() -> None:
         conversion.convert(old(), "workloads.x-k8s.io/v1")
 
 
-def samples() -> list[Any]:
-    return [
-        pytest.param(document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}")
-        for path in sorted(SAMPLES.rglob("*.yaml"))
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == "RoleBasedGroup"
-    ]
-
-
-@pytest.mark.parametrize("sample", samples())
-def test_upstream_groups_round_trip_through_the_other_version(sample: Object) -> None:
+@pytest.mark.parametrize("written", as_written("RoleBasedGroup"), ids=sample_id)
+def test_upstream_groups_round_trip_through_the_other_version(written: tuple[str, Object]) -> None:
+    _, sample = written
     other = conversion.V1ALPHA1 if sample["apiVersion"] == conversion.V1ALPHA2 else conversion.V1ALPHA2
     converted = conversion.convert(sample, other)
     model = RoleBasedGroup if other == conversion.V1ALPHA2 else RoleBasedGroupV1alpha1

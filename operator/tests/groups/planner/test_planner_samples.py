@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from patio_api.rolebasedgroup import RoleBasedGroup
 from patio_operator.groups import conversion
 from patio_operator.groups.planner import planner
 from patio_operator.groups.planner.snapshot import Snapshot
+from patio_testing.upstream_samples import as_written, sample_id
 
 from .test_planner import NOW
 
 PROFILES = {"nvidia-runtime-profile", "sglang-pd-runtime"}
-SAMPLES = Path(__file__).resolve().parents[4] / "tests" / "samples" / "rbg"
-
-
-def samples(kind: str) -> list[Any]:
-    return [
-        pytest.param(
-            str(path.relative_to(SAMPLES)), document, id=f"{path.relative_to(SAMPLES)}:{document['metadata']['name']}"
-        )
-        for path in sorted(SAMPLES.rglob("*.yaml"))
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document["kind"] == kind
-    ]
 
 
 REFUSED = {
@@ -44,8 +31,9 @@ REFUSED = {
 """What of upstream's samples is not realised, by the end of the file's path, and what is said of it."""
 
 
-@pytest.mark.parametrize(("path", "sample"), samples("RoleBasedGroup"))
-def test_upstreams_groups_are_realised_or_rejected_with_a_reason(path: str, sample: dict[str, Any]) -> None:
+@pytest.mark.parametrize("written", as_written("RoleBasedGroup"), ids=sample_id)
+def test_upstreams_groups_are_realised_or_rejected_with_a_reason(written: tuple[str, dict[str, Any]]) -> None:
+    path, sample = written
     sample = conversion.convert(sample, conversion.V1ALPHA2)
     sample["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
     plan = planner.plan(Snapshot(RoleBasedGroup.model_validate(sample), [], PROFILES, NOW))

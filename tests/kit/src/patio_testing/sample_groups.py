@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-from patio_testing.environment import ROOT, TAG
+from patio_testing.environment import TAG
 
-SAMPLES = ROOT / "tests" / "samples" / "rbg"
 PARTS = f"ghcr.io/patio/sample-parts:{TAG}"
 SIDECAR = f"ghcr.io/patio/sidecar:{TAG}"
 MOST_REPLICAS = 2
