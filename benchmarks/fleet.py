@@ -173,14 +173,17 @@ async def many_on_many(fleet: Environment, number: int) -> None:
             )
             elapsed = await statuses.until(lambda: all(statuses.ready(name) == 3 for name in names)) - began
             before = {name: statuses.pods(name) for name in names}
-            lost = max(set().union(*before.values()), key=lambda pod: sum(pod in each for each in before.values()))
+            lost = max(
+                sorted(set().union(*before.values())), key=lambda pod: sum(pod in each for each in before.values())
+            )
             on_it = {name for name in names if lost in before[name]}
             crowded = max(sum(f"pod-{pod}" in each for each in before.values()) for pod in range(number))
             began = time.monotonic()
             async with httpx.AsyncClient() as http:
-                where = address(int(lost.removeprefix("pod-")))
-                url = f"http://{address(0)}:{fleet.port}/simulated/kill"
-                (await http.post(url, params={"address": where})).raise_for_status()
+                index = int(lost.removeprefix("pod-"))
+                # By way of another one: the connections of the one that is killed end at once.
+                url = f"http://{address((index + 1) % number)}:{fleet.port}/simulated/kill"
+                (await http.post(url, params={"address": address(index)})).raise_for_status()
             fleet.plane.kubectl("-n", NAMESPACE, "delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
 
             def recovered() -> bool:
