@@ -49,6 +49,21 @@ async def test_fallback_answers_for_a_model_that_gets_no_worker() -> None:
     assert not [name for name in received.headers if name.startswith("x-patio-")]
 
 
+async def test_every_request_to_a_fallback_has_a_new_connection() -> None:
+    ports: list[int] = []
+
+    async def answer(request: Request) -> Response:
+        assert request.client is not None
+        ports.append(request.client.port)
+        return JSONResponse({})
+
+    engine = Recorder(answer)
+    async with serving(engine.app()) as address, front(DISABLED, other(Worker("n-0", address))) as gateway:
+        answers = [await gateway.ask() for _ in range(3)]
+    assert [each.status_code for each in answers] == [200] * 3
+    assert len(set(ports)) == 3
+
+
 async def test_error_of_a_fallback_passes_with_its_status_and_words() -> None:
     async def refuse(_: Request) -> Response:
         return JSONResponse({"object": "error", "message": "too long"}, 400)

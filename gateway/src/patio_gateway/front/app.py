@@ -89,7 +89,10 @@ def build(
     metrics.lengths = lambda: {each.endpoint: each.held for each in holder.demand()}
     own_client = client is None
     workers = client or httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=2.0, pool=5.0), trust_env=False, limits=httpx.Limits(max_connections=1000)
+        timeout=httpx.Timeout(None, connect=2.0, pool=5.0),
+        trust_env=False,
+        # None is kept: an engine that closes an idle connection at that moment would lose a request.
+        limits=httpx.Limits(max_connections=1000, max_keepalive_connections=0),
     )
     front = Front(knowledge, holder, metrics, Bodies(limits.most_body, limits.most_kept), limits, clock, workers)
 

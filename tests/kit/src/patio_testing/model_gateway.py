@@ -31,6 +31,7 @@ from patio_gateway.envoy.admin import Admin
 from patio_gateway.envoy.files import make_folder
 from patio_gateway.envoy.process import Envoy
 from patio_gateway.envoy.program import find_envoy
+from patio_gateway.front.server import config as front_config
 from patio_gateway.snapshot import Address, Snapshot
 from patio_testing.deadline import DEADLINE
 
@@ -75,13 +76,9 @@ async def not_found(_: Request) -> Response:
 
 @asynccontextmanager
 async def serving(app: Any, socket: str | None = None) -> AsyncIterator[Address]:
-    """Serve an application on a free port of loopback, or on a socket; yield its address."""
+    """Serve an application on a free port of loopback as an engine, or on a socket as the front; yield its address."""
     port = 0 if socket else free_port()
-    server = SignalFreeServer(
-        uvicorn.Config(
-            app, host="127.0.0.1", port=port, uds=socket, log_level="warning", access_log=False, lifespan="off"
-        )
-    )
+    server = SignalFreeServer(front_config(app, socket) if socket else _engine_config(app, port))
     task = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started or task.done(), "the application serves")
@@ -89,6 +86,11 @@ async def serving(app: Any, socket: str | None = None) -> AsyncIterator[Address]
     finally:
         server.should_exit = server.force_exit = True
         await task
+
+
+def _engine_config(app: Any, port: int) -> uvicorn.Config:
+    # Connections are kept for uvicorn's 5 s, as engines keep them.
+    return uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off")
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
