@@ -557,3 +557,14 @@ def test_what_differs_from_the_spec_is_reported_once() -> None:
         assert word in message
     again = plan(group(unsupported_role, status=first.status), *children_of(group(unsupported_role), ready=True))
     assert all(event.reason != "DiffersFromSpec" for event in again.events)
+
+
+def test_users_own_volume_for_the_topology_file_is_kept() -> None:
+    spec = {
+        "containers": [{"name": "main", "image": "nginx"}],
+        "volumes": [{"name": "rbg-cluster-config", "emptyDir": {}}],
+    }
+    (name,) = names(plan(group(role(spec=spec))), "StatefulSet")
+    made = applied(plan(group(role(spec=spec))), "StatefulSet", name)["spec"]["template"]["spec"]
+    assert made["volumes"] == spec["volumes"]
+    assert "volumeMounts" not in made["containers"][0]

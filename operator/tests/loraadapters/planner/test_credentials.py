@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from patio_api.loraadapter import LoraAdapter
-from patio_operator.loraadapters.planner.credentials import Credentials, judge, with_secret
+from patio_operator.loraadapters.planner.credentials import Credentials, InvalidSecretError, check, judge, with_secret
 from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Order, Plan, Rejection
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
@@ -263,3 +263,20 @@ def test_secret_may_name_region_and_addressing() -> None:
 def test_changed_access_to_a_bucket_changes_the_revision(change: dict[str, object]) -> None:
     before, after = (lora_adapter(source=source) for source in (SOURCE, {**SOURCE, **change}))
     assert source_revision(before) != source_revision(after)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ACCESS_KEY": "k" * 8193}, "ACCESS_KEY is longer than 8192 characters"),
+        ({"SECRET_KEY": "two words"}, "SECRET_KEY has a space"),
+        ({"SECRET_KEY": "line\nbreak"}, "SECRET_KEY has a space, a line break"),
+        ({"ENDPOINT": "https://user:secret@s3.example.com"}, "the endpoint is not a URL like"),
+    ],
+)
+def test_value_that_no_sidecar_takes_is_named_and_not_shown(values: dict[str, str], message: str) -> None:
+    private = lora_adapter(source={"uri": "s3://bucket/sql", "secretRef": {"name": "keys"}})
+    with pytest.raises(InvalidSecretError) as found:
+        check(load_request(private), KEYS | values)
+    assert message in str(found.value)
+    assert not any(value in str(found.value) for value in values.values())

@@ -9,6 +9,7 @@ import pytest
 
 from patio_api.loraadapter import LoraAdapter
 from patio_operator.loraadapters.planner import serving_labels
+from patio_operator.loraadapters.planner.candidates import observe
 from patio_operator.loraadapters.planner.finalizers import DELETION_BOUND
 from patio_operator.loraadapters.planner.observation import Observation
 from patio_operator.loraadapters.planner.plan import (
@@ -23,7 +24,7 @@ from patio_operator.loraadapters.planner.plan import (
     Unload,
 )
 from patio_operator.loraadapters.planner.planner import plan
-from patio_operator.loraadapters.planner.selection import load_request
+from patio_operator.loraadapters.planner.selection import load_request, selects
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.pods.engine_pod import EnginePod
 from patio_protocol.adapters import AdapterState, LoadRequest
@@ -245,3 +246,56 @@ def test_name_that_changes_hands_changes_its_owners_label() -> None:
     (shown,) = planned([bare], {engine_pod.uid: seen(report(load_request(new)))}, [new]).actions
     assert isinstance(shown, SetServingLabels)
     assert (shown.names, shown.owners) == (frozenset({"sql"}), frozenset({("uid-new", "sql")}))
+
+
+def test_sidecar_reports_an_adapter_by_its_name() -> None:
+    loaded = report(load_request(lora_adapter()))
+    assert seen(loaded).report("sql") is loaded
+    assert seen(loaded).report("other") is None
+    assert silent(seen(loaded)).report("sql") is None
+
+
+def test_adapter_without_selector_and_role_selects_no_pod() -> None:
+    adapter = lora_adapter()
+    nothing = adapter.model_copy(update={"spec": adapter.spec.model_copy(update={"selector": None})})
+    assert not selects(nothing, {"app": "vllm"})
+
+
+def test_rejected_unload_is_not_repeated_before_its_time() -> None:
+    orphan = report(load_request(lora_adapter("old")))
+    engine_pod = pod()
+    (action,) = planned([engine_pod], {engine_pod.uid: seen(orphan)}, []).actions
+    assert isinstance(action, Unload)
+    rejection = Rejection("the engine is busy", retryable=True, until=NOW + timedelta(seconds=5))
+    snapshot = Snapshot(
+        [engine_pod],
+        {engine_pod.uid: seen(orphan)},
+        [],
+        NOW,
+        rejections={(engine_pod.uid, action.request): rejection},
+    )
+    assert plan(snapshot).actions == ()
+    assert plan(replace(snapshot, now=NOW + timedelta(seconds=6))).actions == (action,)
+
+
+def test_order_for_the_new_source_that_was_rejected_is_shown() -> None:
+    old, new = lora_adapter(), lora_adapter(uri="file:///adapters/new")
+    engine_pod = pod()
+    unloaded = report(load_request(old), AdapterState.FAILED)
+    rejection = Rejection("rank 64 is too high", retryable=False, until=NOW + timedelta(seconds=60))
+    decided = plan(
+        Snapshot(
+            [engine_pod],
+            {engine_pod.uid: seen(unloaded)},
+            [new],
+            NOW,
+            rejections={(engine_pod.uid, load_request(new)): rejection},
+        )
+    )
+    (instance,) = decided.placements["sql"].instances
+    assert (instance.state, instance.message) == (InstanceState.FAILED, "rank 64 is too high")
+
+
+def test_labels_of_a_silent_pod_stay_as_they_are() -> None:
+    (observed,) = observe(Snapshot([pod(serving=["sql"])], {"uid-pod-0": silent(seen())}, [], NOW))
+    assert serving_labels.labels_to_set(observed, {}, {}) is None

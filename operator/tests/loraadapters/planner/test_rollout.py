@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patio_api.loraadapter import LoraAdapter
+from patio_operator.loraadapters.planner.candidates import DRAIN
+from patio_operator.loraadapters.planner.credentials import Credentials
 from patio_operator.loraadapters.planner.plan import Condition, InstanceState, Load, Plan, Rejection, SetServingLabels
 from patio_operator.loraadapters.planner.planner import plan
 from patio_operator.loraadapters.planner.selection import load_request, source_revision
 from patio_operator.loraadapters.planner.snapshot import Snapshot
 from patio_operator.loraadapters.planner.status import recorded, status
-from patio_protocol.adapters import AdapterState
+from patio_protocol.adapters import AdapterState, PreparedReport, PreparedState
 from patio_testing.operator.builders import NOW, lora_adapter, pod, report, seen
 from patio_testing.operator.fleet_simulator import FleetSimulator
 
@@ -405,3 +407,57 @@ def test_pod_labelled_without_the_adapter_loses_its_label_first() -> None:
 
     assert actions(("sql",)) == [SetServingLabels]
     assert actions(()) == [Load]
+
+
+def taken_back(serving: tuple[str, ...], unlabelled_at: dict[tuple[str, str], datetime]) -> Plan:
+    """p0 is at the new source, which is not declared any more; p1 serves the old one."""
+    pods = [pod("p0", serving=serving), pod("p1", serving=["sql"])]
+    views = {
+        "uid-p0": seen(report(load_request(declared(NEW)), AdapterState.LOADING, held=revision(OLD))),
+        "uid-p1": seen(report(load_request(declared(OLD)))),
+    }
+    return plan(Snapshot(pods, views, [declared(OLD)], NOW, unlabelled_at=unlabelled_at))
+
+
+def test_switch_taken_back_removes_the_label_before_the_order() -> None:
+    labelled = taken_back(("sql",), {})
+    assert (unlabelled(labelled), loads(labelled)) == (["p0"], [])
+    assert "the order to keep this source follows" in labelled.placements["sql"].instances[0].message
+    draining = taken_back((), {("uid-p0", "sql"): NOW})
+    assert (unlabelled(draining), loads(draining)) == ([], [])
+    assert draining.requeue_at == NOW + DRAIN
+    assert loads(taken_back((), {})) == [("p0", False)]
+
+
+def test_new_source_without_its_secret_switches_no_pod() -> None:
+    private = lora_adapter(source={"uri": NEW, "secretRef": {"name": "keys"}})
+    views = {"uid-p0": seen(report(load_request(declared(OLD))))}
+    missing = Condition("SecretNotFound", "Secret keys does not exist.")
+    decided = plan(Snapshot([pod("p0", serving=["sql"])], views, [private], NOW, credentials={"sql": missing}))
+    assert decided.actions == ()
+    assert decided.placements["sql"].condition == missing
+
+
+def test_files_that_lack_credentials_are_ordered_again() -> None:
+    private = lora_adapter(source={"uri": NEW, "secretRef": {"name": "keys"}})
+    lacking = PreparedReport(
+        revision=source_revision(private),
+        state=PreparedState.PENDING,
+        reason="CredentialsMissing",
+        credentials_revision="7",
+    )
+    views = {"uid-p0": seen(report(load_request(declared(OLD)), prepared=lacking))}
+    credentials = {"sql": Credentials("7")}
+    decided = plan(Snapshot([pod("p0", serving=["sql"])], views, [private], NOW, credentials=credentials))
+    (order,) = [action for action in decided.actions if isinstance(action, Load)]
+    assert (order.request.prepare, order.reason) == (True, "the sidecar has no credentials for the new files")
+
+
+def test_sidecar_that_rejects_the_switch_is_not_asked_again_yet() -> None:
+    old, new = declared("file:///v1"), declared("file:///v2")
+    pods = [pod("p0"), pod("p1", serving=["sql"])]
+    views = {each.uid: seen(report(load_request(old))) for each in pods}
+    rejection = Rejection("the disk is full", retryable=True, until=NOW + timedelta(seconds=30))
+    decided = plan(Snapshot(pods, views, [new], NOW, rejections={("uid-p0", load_request(new)): rejection}))
+    assert loads(decided) == []
+    assert "the disk is full" in decided.placements["sql"].instances[0].message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from patio_api.labels import adapter_label
@@ -10,9 +12,11 @@ from patio_operator.loraadapters.planner.services import (
     engine_port,
     invalid_name,
     is_as_wanted,
+    name_taken,
     service_of,
+    waits_for_labels,
 )
-from patio_testing.operator.builders import lora_adapter
+from patio_testing.operator.builders import lora_adapter, pod
 
 
 def test_service_selects_pods_with_adapter_by_its_request_name() -> None:
@@ -50,3 +54,25 @@ def test_not_every_name_of_a_loraadapter_can_be_a_services(name: str, possible: 
     condition = invalid_name(lora_adapter(name))
     assert (condition is None) == possible
     assert condition is None or condition.reason == "ServiceNameInvalid"
+
+
+def test_service_of_an_older_version_waits_for_the_owners_labels() -> None:
+    adapter = lora_adapter("sql")
+    service = service_of(adapter, 8000)
+    older = {
+        **service,
+        "metadata": {**service["metadata"], "uid": "u"},
+        "spec": {**service["spec"], "selector": {adapter_label("sql"): "loaded"}},
+    }
+    labelled = pod(serving=["sql"])
+    without_owner = dataclasses.replace(labelled, owners=frozenset())
+    assert waits_for_labels(decode_service(older), adapter, [labelled, without_owner])
+    assert not waits_for_labels(decode_service(older), adapter, [labelled])
+    current = {**service, "metadata": {**service["metadata"], "uid": "u"}}
+    assert not waits_for_labels(decode_service(current), adapter, [without_owner])
+
+
+def test_service_of_somebody_else_is_named_and_left_alone() -> None:
+    condition = name_taken("sql")
+    assert condition.reason == "ServiceNameTaken"
+    assert "Service sql already exists" in condition.message

@@ -130,3 +130,11 @@ def test_replay_goes_on_from_a_memory() -> None:
     middle = len(steps) // 2
     assert steps[middle].now > at(200)
     assert list(replay(steps[middle:], DAY, whole[middle - 1][1].memory)) == whole[middle:]
+
+
+def test_trace_is_bounded_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(program, "MOST_CHARACTERS", 100)
+    assert program.main([written(tmp_path, "trace", '{"at": 0}\n' * 11), "--spec", str(SPEC)]) == 2
+    assert "a trace has at most 100 characters" in capsys.readouterr().err

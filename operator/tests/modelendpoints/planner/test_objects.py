@@ -70,3 +70,39 @@ def test_longest_name_is_realised_too() -> None:
     for spec in (SPLIT, {"roles": [{"type": "server", "nodesPerWorker": 64}]}):
         status, _ = realised(spec, "q" * 63)
         assert status["conditions"][0]["reason"] == "RoleNotReady", status["conditions"][0]["message"]
+
+
+def container_of(name: str, **spec: Any) -> Object:
+    """The container of a role of an endpoint's group."""
+    body = role_based_group(endpoint(**spec), 1, SIDECARS, IMAGES)
+    roles = {role["name"]: role for role in body["spec"]["roles"]}
+    container: Object = roles[name]["standalonePattern"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_resources_and_variables_of_a_role_reach_its_container() -> None:
+    resources = {"limits": {"nvidia.com/gpu": "1"}}
+    variables = [{"secretRef": {"name": "engine"}}]
+    engine = container_of("server", roles=[{"type": "server", "resources": resources, "envFrom": variables}])
+    assert (engine["resources"], engine["envFrom"]) == (resources, variables)
+    router = container_of("router", **{**SPLIT, "router": SPLIT["router"] | {"resources": resources}})
+    assert router["resources"] == resources
+
+
+@pytest.mark.parametrize(
+    ("address", "variable"),
+    [("hub.example.com", "https://hub.example.com"), ("http://hub:8080", "http://hub:8080")],
+)
+def test_hub_of_the_source_reaches_the_engine(address: str, variable: str) -> None:
+    engine = container_of("server", source={"endpoint": address, "secretRef": {"name": "hub"}})
+    variables = {each["name"]: each for each in engine["env"]}
+    assert variables["HF_ENDPOINT"]["value"] == variable
+    key = variables["HF_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert (key["name"], key["key"]) == ("hub", "HF_AUTH_TOKEN")
+
+
+def test_source_without_a_secret_has_its_options_alone() -> None:
+    engine = container_of("server", model={"uri": "s3://bucket/qwen"}, source={"region": "eu"})
+    fetching = {each["name"]: each for each in engine["env"] if each["name"].startswith("PATIO_SOURCE_")}
+    assert fetching["PATIO_SOURCE_REGION"]["value"] == "eu"
+    assert "PATIO_SOURCE_ACCESS_KEY" not in fetching

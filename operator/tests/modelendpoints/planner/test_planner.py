@@ -403,3 +403,47 @@ def test_invalid_spec_is_said_with_the_field() -> None:
     plan = planner.plan(snapshot(endpoint(roles=[{"type": "server", "args": ["--port=1"]}])))
     assert summary(plan)["Ready"] == "False InvalidSpec"
     assert "spec.roles[0].args: --port is Patio's" in condition(plan, "Ready")["message"]
+
+
+def test_last_scaling_decision_stays_in_the_status() -> None:
+    decision = {"at": "2026-11-27T11:00:00Z", "from": 0, "to": 2, "reason": "WokenByDemand: one request waits"}
+    plan = planner.plan(snapshot(endpoint(status={"lastDecision": decision})))
+    assert plan.status is not None
+    assert plan.status["lastDecision"] == decision
+
+
+@pytest.mark.parametrize(
+    ("state", "phase", "words"),
+    [
+        (PodState.SCHEDULING, "Scheduling", "waits for a node: 0/3 nodes: no gpu"),
+        (PodState.PULLING, "Pulling", "starts its containers: 0/3 nodes: no gpu"),
+    ],
+)
+def test_progress_tells_what_a_worker_waits_for(state: PodState, phase: str, words: str) -> None:
+    pods = [pod(OLD, 0, state, message="0/3 nodes: no gpu")]
+    plan = planner.plan(snapshot(OLD, [group(OLD, 2)], pods))
+    assert plan.status is not None
+    assert plan.status["progress"]["phase"] == phase
+    assert words in plan.status["progress"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"workers": {"replicas": 0, "max": 0}}, "workers.max is 0. Raise it to serve the model"),
+        ({"workers": {"replicas": 0, "max": 4}, "autoscaling": "external"}, "scales this ModelEndpoint from outside"),
+        ({"workers": {"replicas": 0, "max": 4}}, "the next request starts one"),
+    ],
+)
+def test_endpoint_without_a_worker_says_what_starts_one(spec: Object, words: str) -> None:
+    asleep = endpoint(**spec)
+    plan = planner.plan(snapshot(asleep, [group(asleep, 0)]))
+    assert words in condition(plan, "Ready")["message"]
+    assert words in condition(plan, "ScaledToZero")["message"]
+
+
+def test_pods_that_end_after_the_last_request_are_counted() -> None:
+    asleep = endpoint(workers={"replicas": 0, "max": 4})
+    plan = planner.plan(snapshot(asleep, [group(asleep, 0)], [pod(asleep, 0, leaving=True)]))
+    assert summary(plan)["Progressing"] == "True ScalingDown"
+    assert "Pods that answer their last requests and end: 1" in condition(plan, "Progressing")["message"]

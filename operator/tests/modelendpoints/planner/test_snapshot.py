@@ -104,3 +104,16 @@ def test_group_without_a_right_shape_has_no_workers(shape: str) -> None:
         }
     )
     assert read.workers == 0
+
+
+def test_container_that_ended_with_an_error_is_failing() -> None:
+    read = decode_pod(body(status=containers({"terminated": {"exitCode": 3, "reason": "Error"}})))
+    assert read is not None
+    assert read.state is PodState.FAILING
+    assert "container 'engine' ended with exit code 3" in read.message
+
+
+def test_pod_without_the_labels_of_a_group_is_left_out() -> None:
+    alone = body()
+    alone["metadata"]["labels"] = {"app": "other"}
+    assert decode_pod(alone) is None

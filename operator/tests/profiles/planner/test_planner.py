@@ -436,3 +436,20 @@ def test_roles_of_upstream_are_counted_and_left_alone() -> None:
     seen = planned(users, role(users, held="it is upstream's controller's"))
     assert seen.rolls == ()
     assert "upstream's controller's" in message(seen)
+
+
+def test_end_of_a_rollout_is_an_event() -> None:
+    rolling = planned([user(A), user(A, NEW)], workload(A, marked=NEW, is_up=False))
+    assert reason(rolling) == "Rolling"
+    done = planned([user(A, NEW), user(A, NEW)], workload(A, marked=NEW), of=profile(status=rolling.status))
+    assert [(event.type, event.reason) for event in done.events] == [("Normal", "Rolled")]
+    assert planned([user(A, NEW)], workload(A, marked=NEW), of=profile(status=done.status)).events == ()
+
+
+def test_deployment_that_does_not_move_stops_without_a_remedy() -> None:
+    coming = workload(A, marked=NEW, is_up=False)
+    first = planned([user(A)], coming)
+    late = planned([user(A)], coming, of=profile(status=first.status), later=661)
+    assert reason(late) == "Stopped"
+    assert "no further pod has become ready since" in message(late)
+    assert "delete that pod" not in message(late)
