@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -92,6 +93,21 @@ async def test_deleted_model_ends_its_waits_with_404() -> None:
         await gateway.held(1)
         gateway.publish()
         answer = await task
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(("name", "left"), [("m", ()), ("sql", (dataclasses.replace(READY, adapters=()),))])
+async def test_name_that_goes_while_a_body_comes_is_404(name: str, left: tuple[Model, ...]) -> None:
+    async with front(READY) as gateway:
+
+        async def body() -> AsyncIterator[bytes]:
+            content = json.dumps(HELLO | {"model": name}).encode()
+            yield content[:5]
+            gateway.publish(*left)
+            yield content[5:]
+
+        headers = {"content-type": "application/json", "x-patio-model": name}
+        answer = await gateway.http.post(CHAT, content=body(), headers=headers)
     assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
 
 

@@ -94,6 +94,10 @@ class Holder:
         if self._stopping:
             self._watcher.wait_ended(model.endpoint, Outcome.STOPPING, now - asking.round.since)
             return Outcome.STOPPING
+        if (model.endpoint, adapter) not in self.index.places:
+            # It was deleted after the caller found it, while the body came. No later snapshot would end the wait.
+            self._watcher.wait_ended(model.endpoint, Outcome.DELETED, now - asking.round.since)
+            return Outcome.DELETED
         number = next(self._numbers)
         round_number = asking.round.number
         ticket = Ticket(
