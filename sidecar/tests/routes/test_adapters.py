@@ -310,7 +310,7 @@ async def test_sidecar_restart_keeps_adapters_and_loads_nothing_twice(sidecar: S
         async with sidecar(double) as client:
             await reaches(client, "a", AdapterState.LOADED)
             (report,) = (await client.adapters()).adapters
-            assert (report.owner, report.revision) == (OWNER, "7")
+            assert (report.state, report.owner, report.revision) == ("Loaded", OWNER, "7")
             assert len(loads(double)) == 1
 
 
@@ -322,7 +322,7 @@ async def test_adapter_of_engines_start_is_reported_and_left_alone(
     async with running_double(engine=engine, lora_modules=(("own", path),)) as double, sidecar(double) as client:
         await reaches(client, "own", AdapterState.LOADED)
         (report,) = (await client.adapters()).adapters
-        assert (report.reason, report.owner, report.lora_path) == ("Unmanaged", None, path)
+        assert (report.state, report.reason, report.owner, report.lora_path) == ("Loaded", "Unmanaged", None, path)
         assert (await client.unload(UnloadRequest(lora_name="own", owner=OWNER))).unloaded
         assert double.adapters == {"own": path}
         assert (await client.unload(UnloadRequest(lora_name="own"))).unloaded

@@ -90,14 +90,14 @@ class Holder:
 
         """
         now = self._clock.monotonic()
-        self.note_activity(model.endpoint)
-        if self._stopping:
-            self._watcher.wait_ended(model.endpoint, Outcome.STOPPING, now - asking.round.since)
-            return Outcome.STOPPING
         if (model.endpoint, adapter) not in self.index.places:
             # It was deleted after the caller found it, while the body came. No later snapshot would end the wait.
             self._watcher.wait_ended(model.endpoint, Outcome.DELETED, now - asking.round.since)
             return Outcome.DELETED
+        self.note_activity(model.endpoint)
+        if self._stopping:
+            self._watcher.wait_ended(model.endpoint, Outcome.STOPPING, now - asking.round.since)
+            return Outcome.STOPPING
         number = next(self._numbers)
         round_number = asking.round.number
         ticket = Ticket(

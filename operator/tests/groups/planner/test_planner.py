@@ -564,7 +564,8 @@ def test_users_own_volume_for_the_topology_file_is_kept() -> None:
         "containers": [{"name": "main", "image": "nginx"}],
         "volumes": [{"name": "rbg-cluster-config", "emptyDir": {}}],
     }
-    (name,) = names(plan(group(role(spec=spec))), "StatefulSet")
-    made = applied(plan(group(role(spec=spec))), "StatefulSet", name)["spec"]["template"]["spec"]
+    result = plan(group(role(spec=spec)))
+    (name,) = names(result, "StatefulSet")
+    made = applied(result, "StatefulSet", name)["spec"]["template"]["spec"]
     assert made["volumes"] == spec["volumes"]
     assert "volumeMounts" not in made["containers"][0]
