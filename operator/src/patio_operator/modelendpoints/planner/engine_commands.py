@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patio_api.model_endpoint import EndpointRole, ModelEndpoint
-from patio_operator.modelendpoints.planner.model_fetch import PREFIX, PROGRAM
+from patio_operator.modelendpoints.model_fetch import PREFIX, PROGRAM
 from patio_protocol.downloads import DEFAULT_DOWNLOAD_ROOT
 from patio_protocol.engines import DEFAULT_PORTS, EngineKind
 from patio_protocol.sources import SourceKind, parse_source

@@ -1,7 +1,7 @@
 """The program that has the sidecar fetch the model, and then becomes the engine.
 
-Runs in the engine's container as `python3 -c TEXT URI FOLDER COMMAND...`, where TEXT is this module (`model_fetch`): so
-it needs Python 3.8 and the standard library alone, imports nothing of Patio's, and has no dollar sign, which Kubernetes
+Runs in the engine's container as `python3 -c TEXT URI FOLDER COMMAND...`, where TEXT is this module: so it
+needs Python 3.8 and the standard library alone, imports nothing of Patio's, and has no dollar sign, which Kubernetes
 would read as a reference. It repeats what can be repeated, prints the sidecar's message, and ends with 1 when the
 sidecar says that the download cannot succeed. The engine does not get the variables, which may hold credentials.
 """

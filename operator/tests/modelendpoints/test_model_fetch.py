@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from patio_operator.modelendpoints.planner.model_fetch import PREFIX, PROGRAM, SIDECAR
+from patio_operator.modelendpoints.model_fetch import PREFIX, PROGRAM, SIDECAR
 from patio_protocol.downloads import DownloadRequest
 from patio_testing.deadline import DEADLINE
 
