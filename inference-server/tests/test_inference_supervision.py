@@ -295,7 +295,8 @@ def test_engine_sees_its_own_environment_and_directory(make_server: Make, tmp_pa
 
 def test_stop_in_the_middle_of_a_start_ends_it(make_server: Make, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    server = make_server(FAKE_TREE=str(tree), FAKE_HANG="1")
+    # An engine that needed SIGKILL would take as long as the test may at most.
+    server = make_server(FAKE_TREE=str(tree), FAKE_HANG="1", stop_timeout=10 * DEADLINE)
     errors: list[BaseException] = []
 
     def start() -> None:
@@ -307,9 +308,7 @@ def test_stop_in_the_middle_of_a_start_ends_it(make_server: Make, tmp_path: Path
     thread = threading.Thread(target=start)
     thread.start()
     wait_for_tree(tree)
-    began = time.monotonic()
     server.stop()
     thread.join(DEADLINE)
-    assert time.monotonic() - began < server.stop_timeout
     assert len(errors) == 1
     wait_until_gone(tree)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ssl
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -51,12 +50,10 @@ async def test_byte_too_many_cuts_it_and_says_so() -> None:
 )
 async def test_answer_that_drips_has_a_total_deadline(first: bytes, repeated: bytes) -> None:
     async with answering(saying(first, pause=0.02, forever=repeated)) as port:
-        began = time.monotonic()
         with pytest.raises(ExchangeError) as raised:
             await ask(port, seconds=0.5, largest=10**6)
-        assert raised.value.cause is Cause.TIMED_OUT
         # It drips for ever, so any end is the deadline's.
-        assert time.monotonic() - began < 20
+        assert raised.value.cause is Cause.TIMED_OUT
 
 
 async def test_chunks_without_an_end_are_cut_at_the_limit() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,6 +181,4 @@ def test_hung_thread_does_not_hold_the_end_of_a_process_up() -> None:
         "    await asyncio.wait([in_thread(lambda: time.sleep(600), 'hung')], timeout=0.1)\n"
         "asyncio.run(main())\n"
     )
-    began = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program], timeout=DEADLINE).returncode == 0
-    assert time.monotonic() - began < 60

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -382,9 +381,7 @@ async def test_deadline_is_kept_and_another_call_goes_on_waiting(engine: str, si
     async with running_double(engine=engine, tokens_per_second=20.0) as double, sidecar(double, drain=QUICK) as client:
         request = asyncio.create_task(completion(double, 30))
         await double.engine.core.batch.until_running(1)
-        began = time.monotonic()
-        answer = await client.drain(0.6)
-        assert time.monotonic() - began < 0.7
+        answer = await client.drain(0.6)  # before the request ends, a second after it
         assert (answer.drained, answer.running) == (False, 1)
         assert "still has requests" in answer.message
         assert (await client.drain(10)).drained
@@ -402,11 +399,11 @@ async def test_calls_join_the_drain_and_drained_pod_answers_at_once(sidecar: Sta
         assert answers[0].json()["drained"]
         assert answers[1].drained
         assert await request == "length"
-        began = time.monotonic()
+        counts = len(double.calls("/metrics"))
         assert (
             await path_of(client).post("http://sidecar/v1/drain", headers={"content-type": "application/json"})
         ).json()["drained"]
-        assert time.monotonic() - began < 0.25
+        assert len(double.calls("/metrics")) == counts + 1, "a drained engine is counted once more"
 
 
 async def test_engine_that_is_gone_is_drained(sidecar: StartSidecar) -> None:
