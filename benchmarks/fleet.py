@@ -14,7 +14,6 @@ import contextlib
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from kubernetes.aio import client, config
 from benchmarks import groups, plans
 from benchmarks.simulated_sidecars import address
 from e2e_cluster.control_plane import ControlPlane, control_plane
+from inference_server.ports import free_port
 from patio_kube.client import KubeClient, Object, Scope
 from patio_kube.resources import LORA_ADAPTER, POD
 from patio_testing.chart import install_chart
@@ -109,7 +109,7 @@ def environment(pods: int) -> Iterator[Environment]:
         stack.callback(_end, sidecars)
         assert sidecars.stdout is not None
         port = int(sidecars.stdout.readline())
-        health, webhook = _free_port(), _free_port()
+        health, webhook = free_port(), free_port()
         variables = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(plane.kubeconfig_for(OPERATOR)),
@@ -346,13 +346,6 @@ def _established(port: int) -> int:
     wanted = f":{port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(line[1].endswith(wanted) and line[3] == "01" for line in lines)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

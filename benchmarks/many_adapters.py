@@ -23,8 +23,9 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.run import ROOT, cpu, free_port, healthy, resident, table
+from benchmarks.run import ROOT, cpu, healthy, resident, table
 from engine_double.samples import write_adapter
+from inference_server.ports import free_port
 
 LOAD = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 AT_ONCE = 8

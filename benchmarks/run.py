@@ -27,6 +27,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import baseline
+from inference_server.ports import free_port
 from patio.metrics.mappings import SOURCES, STANDARD
 from patio.metrics.rewrite import compile_rules, rewrite
 from patio_protocol.engines import EngineKind
@@ -312,13 +313,6 @@ def resident(pid: int) -> float:
     if found is None:
         raise SystemExit("this needs Linux")
     return int(found[1]) / 1024
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

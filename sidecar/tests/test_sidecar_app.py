@@ -18,17 +18,12 @@ import httpx
 import pytest
 
 from inference_server import CustomServer
+from inference_server.ports import free_port
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_testing.deadline import DEADLINE
 from patio_testing.local_servers import engine_double
 from patio_testing.sidecar.builders import adapter_files, eventually, load_request
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 @dataclass

@@ -18,11 +18,11 @@ from pathlib import Path
 from aiohttp import web
 
 from e2e_cluster.control_plane import ControlPlane
+from inference_server.ports import free_port
 from patio_api.crd import CONVERSION_PATH
 from patio_operator.certificates import crd_bundle
 from patio_operator.certificates.authority import Bundle, Periods, encode, first
 from patio_operator.webhooks import server
-from patio_testing.operator_process import free_port
 
 NAMESPACE, SERVICE = "patio-system", "patio-webhook"
 NAMES = (f"{SERVICE}.{NAMESPACE}.svc", f"{SERVICE}.{NAMESPACE}.svc.cluster.local")

@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from engine_double.samples import write_adapter
+from inference_server.ports import free_port
 from patio_testing.kube import Kube, until
 from patio_testing.local_servers import local_server
-from patio_testing.operator_process import OperatorProcess, free_port
+from patio_testing.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("webhooks")]
 

@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_cluster.control_plane import ControlPlane, control_plane
 from e2e_cluster.unpacked import PROMTOOL, ensure_unpacked
+from inference_server.ports import free_port
 from patio_testing.chart import install_chart
 from patio_testing.kube import Kube, connected, until
-from patio_testing.operator_process import OPERATOR, OperatorProcess, free_port
+from patio_testing.operator_process import OPERATOR, OperatorProcess
 
 from .converter import converting
 from .test_operator_replicas import rbg

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from e2e_cluster.binaries import ensure_binaries
 from e2e_cluster.control_plane import ControlPlane, control_plane
+from inference_server.ports import free_port
 from patio_testing.kube import until
 
 pytestmark = pytest.mark.api
@@ -207,12 +207,6 @@ def test_uninstalled_chart_blocks_no_pods_and_installs_again(installed: ControlP
 def is_ready(operator: subprocess.Popen[bytes], port: int) -> bool:
     assert operator.poll() is None, "the operator ended"
     return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 GROUP = {

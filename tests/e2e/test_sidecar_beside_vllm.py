@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e_engine import model
 from e2e_engine.process import LocalVllm, running_vllm
+from inference_server.ports import free_port
 from patio.metrics.mappings import SOURCES
 from patio_protocol.engines import EngineKind
 from patio_testing.environment import log_progress
@@ -36,9 +36,7 @@ class SidecarProcess:
     """`python -m patio.app` beside an engine; what it wants is kept over its deaths."""
 
     def __init__(self, engine: LocalVllm, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "sidecar.log"
         self._environment = {

@@ -239,8 +239,7 @@ async def _run(
             await asyncio.sleep(settings.linger_seconds)
             for task in kept:
                 task.cancel()
-            for listening in servers:
-                await listening.cleanup()
+            await asyncio.gather(*map(server.end, servers))
             kopf_ends.set()
     finally:
         for listening in servers:

@@ -160,3 +160,42 @@ async def test_answered_review_is_not_closed_for_a_newcomer(monkeypatch: pytest.
         await asyncio.gather(*asking)
         for _, writer in held:
             writer.close()
+
+
+@pytest.mark.parametrize("had_tls", [False, True])
+async def test_connection_accepted_before_the_end_is_answered(
+    monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext, had_tls: bool
+) -> None:
+    monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", DEADLINE)
+    app = application()
+    runner = await server.serve(app, 0, tls)
+    port = next(address[1] for address in runner.addresses if len(address) == 2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with asyncio.timeout(DEADLINE):
+        reader, writer = await opened(port, API_SERVER)
+        await until("it is accepted", lambda: app[server.CONNECTIONS].expecting)
+        if had_tls:
+            await writer.start_tls(context)
+        ending = asyncio.create_task(server.end(runner))
+        await asyncio.wait((ending,), timeout=0.2)
+        assert not ending.done()
+        if not had_tls:
+            await writer.start_tls(context)
+        writer.write(HEAD + b"connection: close\r\n\r\n{}")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        await ending
+        with pytest.raises(ConnectionRefusedError):
+            await opened(port, API_SERVER)
+    writer.close()
+
+
+async def test_silent_connection_holds_the_end_up_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", 0.1)
+    app = application()
+    runner = await server.serve(app, 0)
+    silent = await opened(next(address[1] for address in runner.addresses if len(address) == 2), "127.0.0.1")
+    await until("it is accepted", lambda: app[server.CONNECTIONS].expecting)
+    async with asyncio.timeout(DEADLINE):
+        await server.end(runner)
+    await ended(silent)

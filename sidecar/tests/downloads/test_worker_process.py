@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from inference_server.ports import free_port
 from patio_protocol.client import SidecarClient
 from patio_protocol.downloads import DownloadRequest
 from patio_protocol.errors import RejectedError, SidecarError
@@ -29,7 +30,6 @@ from patio_testing.sidecar.download_sources import (
     S3Server,
     alive,
     content,
-    free_port,
     running_hub,
     workers,
 )

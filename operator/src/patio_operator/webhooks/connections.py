@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -31,9 +32,12 @@ class Connection(asyncio.Protocol):
         """The address at the other end."""
         self.answering = False
         """Whether a request is being answered."""
+        self.answered = False
+        """Whether one was."""
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        connections.expect(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take part; another connection may have to go."""
@@ -87,6 +91,16 @@ class Connections:
     def __init__(self) -> None:
         self._by_peer: dict[str, dict[Connection, None]] = {}
         self._by_handler: dict[object, Connection] = {}
+        self._expected: WeakSet[Connection] = WeakSet()
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a connection that was accepted has not had its first answer yet; it may be without TLS still."""
+        return any(not connection.answered for connection in self._expected)
+
+    def expect(self, connection: Connection) -> None:
+        """Take in that a connection was accepted. One that never gets TLS is lost without a word."""
+        self._expected.add(connection)
 
     def watch(self, app: web.Application) -> None:
         """Have an application tell which connections have a request that is being answered."""
@@ -102,6 +116,7 @@ class Connections:
                 return await handler(request)
             finally:
                 connection.answering = False
+                connection.answered = True
 
         app.middlewares.append(mark)
 
@@ -116,6 +131,7 @@ class Connections:
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection; one that is not known is no fault."""
+        self._expected.discard(connection)
         if self._by_handler.pop(connection.handler, None) is not None:
             own = self._by_peer[connection.peer]
             del own[connection]

@@ -25,6 +25,9 @@ from patio_operator.webhooks.reviewing import Decision, Limits, MiB, Outcome, Re
 PODS_PATH = "/mutate/pods"
 SHUTDOWN_SECONDS = 3.0
 """How long the end waits for answers in progress."""
+FIRST_ANSWER_SECONDS = 3.0
+"""How long the end waits for the first request of connections that were accepted before."""
+LOOK_SECONDS = 0.02
 IDLE_SECONDS = 100.0
 """After which a connection without a request is closed. The API server closes its own after 90."""
 HANDSHAKE_SECONDS = 5.0
@@ -136,3 +139,17 @@ async def serve(app: web.Application, port: int, context: ssl.SSLContext | None 
     await runner.setup()
     await _Site(runner, port, context).start()
     return runner
+
+
+async def end(runner: web.AppRunner) -> None:
+    """Accept no more connections, answer those that were accepted, and stop.
+
+    The API server does not ask again what it has asked on a connection that is closed before the answer.
+    """
+    for site in list(runner.sites):
+        await site.stop()
+    connections = runner.app[CONNECTIONS]
+    deadline = asyncio.get_running_loop().time() + FIRST_ANSWER_SECONDS
+    while connections.expecting and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - many at a time
+        await asyncio.sleep(LOOK_SECONDS)
+    await runner.cleanup()

@@ -6,7 +6,6 @@ else of Kubernetes runs: no controllers (no garbage collection, no default servi
 """
 
 import datetime
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from e2e_cluster.components import ApiServerKeys
 from e2e_cluster.pins import CONTROL_PLANE
 from e2e_cluster.probes import api_is_ready, listens, tls_context
 from e2e_cluster.processes import start, wait_until
+from inference_server.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 SERVICES = "10.96.0.0/16"
@@ -82,7 +82,7 @@ def control_plane(binaries: Binaries | None = None) -> Iterator[ControlPlane]:
 
 
 def _start(binaries: Binaries, folder: Path, running: dict[str, subprocess.Popen[bytes]]) -> ControlPlane:
-    etcd_socket, port = folder / "etcd.sock", _free_port()
+    etcd_socket, port = folder / "etcd.sock", free_port()
     server = f"https://{LOOPBACK}:{port}"
     authority = Authority(folder / "pki", datetime.datetime.now(datetime.UTC))
     keys = ApiServerKeys(
@@ -115,9 +115,3 @@ def _start(binaries: Binaries, folder: Path, running: dict[str, subprocess.Popen
     context = tls_context(plane.ca, admin)
     wait_until("the API server is ready", lambda: api_is_ready(server, context), DEADLINE, running, folder)
     return plane
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

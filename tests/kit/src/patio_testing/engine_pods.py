@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 
 from inference_server import CustomServer
+from inference_server.ports import free_port
 from patio_protocol.credentials import TOKEN_AUDIENCE, TOKEN_SECONDS
 from patio_testing.kube import Kube, is_ready, until
 from patio_testing.local_servers import engine_double, local_server, logged
-from patio_testing.operator_process import free_port
 
 
 class EnginePod:

@@ -35,13 +35,14 @@ from e2e_engine import model as model_files
 from e2e_engine.__main__ import model_directory
 from e2e_engine.process import LIBNUMA, LocalVllm
 from engine_double.samples import write_adapter
+from inference_server.ports import free_port
 from patio_observability import panel_data
 from patio_protocol.adapters import LoadRequest
 from patio_protocol.errors import SidecarError
 from patio_testing.operator_metrics_simulator import OperatorReplica
 from patio_testing.prometheus_server import prometheus
 from patio_testing.sidecar.download_sources import ACCESS_KEY, SECRET_KEY, Proxy, S3Server, s3_server
-from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, free_port, kill, machine, runs
+from patio_testing.sidecar.processes import Machine, PodProcesses, RouterProcess, kill, machine, runs
 
 ROOT = Path(__file__).resolve().parents[4]
 SCRAPE_EVERY = 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from inference_server.ports import free_port
 from patio_testing.kube import until
 
 OPERATOR = "system:serviceaccount:patio-system:patio-operator"
@@ -117,11 +117,3 @@ class OperatorProcess:
         """Tell whether it says that it is ready."""
         assert self.runs(), f"the operator ended: {self.logged()[-3000:]}"
         return httpx.get(f"http://127.0.0.1:{self._health_port}/readyz").status_code == 200
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from e2e_cluster.unpacked import PROMETHEUS, ensure_unpacked
+from inference_server.ports import free_port
 from patio_testing.deadline import DEADLINE
-from patio_testing.sidecar.processes import free_port
 
 ASK_EVERY = 0.05
 """Seconds between questions whether it is ready."""

@@ -307,12 +307,6 @@ def kill_worker(parent: int | None = None) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def below(folder: Path) -> set[str]:
     """Return every path below a folder, links included and not followed."""
     return {

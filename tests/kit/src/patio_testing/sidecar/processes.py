@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 
 from inference_server import InferenceServer
+from inference_server.ports import free_port
 from patio_protocol.client import SidecarClient
 from patio_protocol.errors import SidecarError
 from patio_protocol.topology import TopologyReport
@@ -29,12 +29,6 @@ ASK_EVERY = 0.1
 Process = asyncio.subprocess.Process
 
 ROUTERS = {"sglang-router": "sglang_router.launch_router", "smg": "smg.launch_router"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 @dataclass
