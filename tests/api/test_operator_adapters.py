@@ -16,8 +16,6 @@ from patio_testing.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.api
 
-"""Within which a status says what a sidecar's end, or its engine's loss, made untrue."""
-
 
 def _is_ready(kube: Kube, namespace: str, name: str) -> bool:
     return condition(kube.lora_adapter(namespace, name) or {}, "Ready").get("status") == "True"

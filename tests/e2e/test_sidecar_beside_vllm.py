@@ -29,7 +29,6 @@ from patio_testing.kube import until
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 TOKENS = 2000
-"""Seconds from a ready engine to all of its adapters."""
 
 
 class SidecarProcess:

@@ -44,11 +44,16 @@ def application(holds: asyncio.Event | None = None) -> web.Application:
     return app
 
 
+def port_of(runner: web.AppRunner) -> int:
+    port: int = next(address[1] for address in runner.addresses if len(address) == 2)  # IPv4, which has one of its own
+    return port
+
+
 @asynccontextmanager
 async def serving(app: web.Application, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     runner = await server.serve(app, 0, context)
     try:
-        yield next(address[1] for address in runner.addresses if len(address) == 2)  # IPv4, which has a port of its own
+        yield port_of(runner)
     finally:
         await runner.cleanup()
 
@@ -169,7 +174,7 @@ async def test_connection_accepted_before_the_end_is_answered(
     monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", DEADLINE)
     app = application()
     runner = await server.serve(app, 0, tls)
-    port = next(address[1] for address in runner.addresses if len(address) == 2)
+    port = port_of(runner)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with asyncio.timeout(DEADLINE):
@@ -194,7 +199,7 @@ async def test_silent_connection_holds_the_end_up_for_a_moment(monkeypatch: pyte
     monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", 0.1)
     app = application()
     runner = await server.serve(app, 0)
-    silent = await opened(next(address[1] for address in runner.addresses if len(address) == 2), "127.0.0.1")
+    silent = await opened(port_of(runner), "127.0.0.1")
     await until("it is accepted", lambda: app[server.CONNECTIONS].expecting)
     async with asyncio.timeout(DEADLINE):
         await server.end(runner)
